@@ -1,0 +1,53 @@
+"""The app: its routers, its error answers, its middleware. `uvicorn main:app --reload` starts it."""
+
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import literal, select
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+
+from database import create_database, read, stop
+from routers import errors, login_router, user_router
+
+ORIGINS = [origin.strip() for origin in os.environ.get("CORS_ORIGINS", "").split(",") if origin.strip()]
+for origin in ORIGINS:
+    if not re.fullmatch(r"\*|https?://[^/?#\s]+", origin):
+        stop(f"CORS_ORIGINS must be origins like https://example.com, separated by commas, not {origin!r}")
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    create_database()
+    yield
+
+
+quiet = {"validatorUrl": None}  # else Swagger UI asks validator.swagger.io about the document
+app = FastAPIOffline(title="Users API", redoc_url=None, lifespan=lifespan, swagger_ui_parameters=quiet)
+app.include_router(user_router.router)
+app.include_router(login_router.router)
+app.add_exception_handler(RequestValidationError, errors.explain_mistakes)
+app.add_exception_handler(SQLAlchemyError, errors.explain_database)
+app.add_exception_handler(Exception, lambda *_: errors.answer(500, "Internal Server Error"))
+app.add_middleware(RequestBodyLimitMiddleware, max_body_size=errors.MAX_BODY)
+app.add_middleware(errors.Doorman)
+app.add_route("/", lambda _: RedirectResponse("/docs"))
+if ORIGINS:
+    seen = ["Link", "Location", "Retry-After", "X-Total-Count"]
+    app.add_middleware(
+        CORSMiddleware, allow_origins=ORIGINS, allow_methods=["*"], allow_headers=["*"], expose_headers=seen
+    )
+
+
+@app.get("/health", tags=["health"], responses=errors.documented())
+async def health() -> dict[str, str]:
+    """Tell whether the database answers."""
+    await read(select(literal(1)))
+    return {"status": "ok"}

@@ -1,0 +1,79 @@
+"""Every refusal, written once: the routers raise it, /docs lists it."""
+
+import json
+import logging
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlmodel import SQLModel
+from starlette.datastructures import FormData
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+MAX_BODY = 64 * 1024
+
+Error = tuple[int, str]
+BLANK: Error = 400, "All fields are required."
+HOW = "POST your email as username and your password as a form to /api/login"
+NOT_SIGNED_IN: Error = 401, f"Log in first: {HOW}, then send 'Authorization: Bearer' and the access_token."
+WRONG_LOGIN: Error = 401, "Incorrect email or password."
+NOT_YOURS: Error = 403, "Only an administrator may do this."
+WRONG_PASSWORD: Error = 403, "Current password is incorrect."
+NOT_FOUND: Error = 404, "User not found."
+EMAIL_TAKEN: Error = 409, "Email already registered."
+TOO_LARGE: Error = 413, "A body has at most 64 KiB."
+NOT_JSON: Error = 415, "Send JSON and the header 'Content-Type: application/json' (curl --json does both)."
+NOT_A_FORM: Error = 415, f"This is no form: {HOW} (curl -d does)."
+TOO_MANY_LOGINS: Error = 429, "Too many failed log-ins. Wait a minute."
+NO_DATABASE: Error = 503, "The database does not answer. Try again in a moment."
+
+
+class Detail(SQLModel):
+    detail: str
+
+
+def documented(*errors: Error) -> dict[int | str, dict[str, Any]]:
+    """List errors for `responses=`, each with its text as the example."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status, detail in (*errors, NO_DATABASE):
+        response = responses.setdefault(status, {"model": Detail, "content": {"application/json": {"examples": {}}}})
+        response["content"]["application/json"]["examples"][detail] = {"value": {"detail": detail}}
+    return responses
+
+
+def answer(status: int, detail: object, headers: dict[str, str] | None = None) -> Response:
+    # A field's name may have come from the client, and half a surrogate pair has no UTF-8.
+    body = json.dumps({"detail": detail}, ensure_ascii=False).encode(errors="replace")
+    return Response(body, status, headers, "application/json")
+
+
+async def explain_mistakes(request: Request, error: Exception) -> Response:
+    """Answer 422, or the 400 and 415 of the contract. What was sent may be a password and is not repeated."""
+    assert isinstance(error, RequestValidationError)
+    if isinstance(error.body, bytes):
+        return answer(*NOT_JSON)
+    if isinstance(error.body, FormData) and "form" not in request.headers.get("content-type", "form"):
+        return answer(*NOT_A_FORM)
+    mistakes = [{key: mistake[key] for key in ("type", "loc", "msg")} for mistake in error.errors()]
+    return answer(*BLANK) if any(mistake["type"] == "blank" for mistake in mistakes) else answer(422, mistakes)
+
+
+async def explain_database(_: Request, error: Exception) -> Response:
+    """Answer 503: the database is locked, gone or unreachable."""
+    # The first line only: in the second one PostgreSQL may show a row.
+    logging.getLogger("uvicorn.error").error("database: %s", str(getattr(error, "orig", error)).partition("\n")[0])
+    return answer(*NO_DATABASE, {"Retry-After": "1"})
+
+
+class Doorman:
+    """Middleware: a trailing slash means nothing, and 413 is JSON where no route reads the body, too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = scope["path"].rstrip("/") or "/"
+            if int(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:
+                return await answer(*TOO_LARGE)(scope, receive, send)
+        return await self.app(scope, receive, send)

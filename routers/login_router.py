@@ -1,0 +1,134 @@
+"""Log in, log out, and who is asking: passwords, tokens, and the dependencies CurrentUser and AllowedUser."""
+
+import os
+import secrets
+from asyncio import sleep
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Annotated
+
+import bcrypt
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
+from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
+from sqlmodel import UTCDateTime, bindparam, col, delete, func, insert, literal, select, update
+
+from database import Rows, read, stop, write
+from models import ACCOUNT, MAX_PASSWORD, LoginAttempt, Token, TokenPublic, User, UserPublic, email_address
+from routers import errors
+
+ROUNDS = os.environ.get("BCRYPT_ROUNDS") or "12"
+if ROUNDS not in map(str, range(4, 32)):
+    stop(f"BCRYPT_ROUNDS must be a whole number from 4 to 31, not {ROUNDS!r}")
+NO_HASH = bcrypt.gensalt(int(ROUNDS)).decode() + "." * 31  # no password has it, and it takes as long to find out
+LIFETIME = timedelta(days=7)
+ATTEMPTS, WINDOW = 10, timedelta(minutes=1)
+
+router = APIRouter(prefix="/api", tags=["log in"])
+cores = CapacityLimiter(os.cpu_count() or 1)  # a hash takes a core for 0.2 s: in the event loop it would stop everybody
+bearer = OAuth2PasswordBearer(tokenUrl="/api/login", auto_error=False)
+BearerToken = Annotated[str | None, Depends(bearer)]
+LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
+
+TOKEN_OWNER = select(*ACCOUNT).where(
+    col(User.id) == col(Token.user_id),
+    col(Token.hashed_token) == bindparam("hashed_token"),
+    col(Token.expires_at) > bindparam("now"),
+)
+ACCOUNT_BY_ID = select(*ACCOUNT).where(col(User.id) == bindparam("id"))
+HASH = select(User.id, User.hashed_password).where(col(User.email) == bindparam("email"))
+
+
+async def hash_password(password: str) -> str:
+    salt = bcrypt.gensalt(int(ROUNDS))
+    return (await to_thread.run_sync(bcrypt.hashpw, password.encode(), salt, limiter=cores)).decode()
+
+
+async def is_password(password: str, account: Rows) -> bool:
+    """Compare with the account's hash, or with none as long: the time does not tell who has an account."""
+    secret = password.encode(errors="replace")
+    expected = account[0]["hashed_password"] if account else NO_HASH
+    same = await to_thread.run_sync(bcrypt.checkpw, secret[:MAX_PASSWORD], expected.encode(), limiter=cores)
+    return same and len(secret) <= MAX_PASSWORD
+
+
+def digest(text: str | None) -> str:
+    return sha256((text or "").encode(errors="replace")).hexdigest()
+
+
+async def current_user(token: BearerToken) -> UserPublic:
+    """Find whose token it is; raises 401."""
+    rows = await read(TOKEN_OWNER, hashed_token=digest(token), now=datetime.now(UTC))
+    if not rows:
+        raise HTTPException(*errors.NOT_SIGNED_IN, {"WWW-Authenticate": "Bearer"})
+    return UserPublic(**rows[0])
+
+
+CurrentUser = Annotated[UserPublic, Depends(current_user)]
+UserId = Annotated[str, Path(pattern="^(me|[1-9][0-9]{0,8})$", description="An id, or `me` for your own.")]
+
+
+async def allowed_user(user_id: UserId, user: CurrentUser) -> UserPublic:
+    """Find an account for its owner or an administrator; raises 403, whether or not it exists, and 404."""
+    if user_id in {"me", str(user.id)}:
+        return user
+    if not user.is_admin:
+        raise HTTPException(*errors.NOT_YOURS)
+    rows = await read(ACCOUNT_BY_ID, id=int(user_id))
+    if not rows:
+        raise HTTPException(*errors.NOT_FOUND)
+    return UserPublic(**rows[0])
+
+
+AllowedUser = Annotated[UserPublic, Depends(allowed_user)]
+
+
+@router.post("/login", responses=errors.documented(errors.WRONG_LOGIN, errors.NOT_A_FORM, errors.TOO_MANY_LOGINS))
+async def log_in(form: LoginForm, request: Request, response: Response) -> TokenPublic:
+    """Log in: `username` is the email. The token in the answer lasts 7 days."""
+    try:
+        email = email_address(form.username)
+    except ValueError:
+        email = ""  # nobody's
+    client = digest(f"{request.client and request.client.host} {email or form.username}")
+    attempt = col(LoginAttempt.id) == await begin_attempt(client)
+    account = await read(HASH, email=email)
+    if not await is_password(form.password, account):
+        await write(update(LoginAttempt).where(attempt).values(failed=True))
+        raise HTTPException(*errors.WRONG_LOGIN, {"WWW-Authenticate": "Bearer"})
+    token, now = secrets.token_urlsafe(32), datetime.now(UTC)
+    # No token if the password changed meanwhile; a change that comes now waits for this row and then ends the token.
+    owner = select(literal(digest(token)), User.id, literal(now + LIFETIME, UTCDateTime)).where(
+        col(User.id) == account[0]["id"], col(User.hashed_password) == account[0]["hashed_password"]
+    )
+    new = insert(Token).from_select(["hashed_token", "user_id", "expires_at"], owner.with_for_update(read=True))
+    expired = delete(Token).where(col(Token.user_id) == account[0]["id"], col(Token.expires_at) <= now)
+    if not await write(new.returning(col(Token.user_id)), expired, delete(LoginAttempt).where(attempt)):
+        raise HTTPException(*errors.WRONG_LOGIN, {"WWW-Authenticate": "Bearer"})
+    response.headers["Cache-Control"] = "no-store"
+    return TokenPublic(access_token=token, expires_in=int(LIFETIME.total_seconds()))
+
+
+async def begin_attempt(client: str) -> int:
+    """Count a log-in before its password is hashed and return its id; waits while ten are tried, raises 429."""
+    while True:
+        now = datetime.now(UTC)
+        recent = col(LoginAttempt.client) == client, col(LoginAttempt.expires_at) > now
+        others = await read(select(LoginAttempt.failed, LoginAttempt.expires_at).where(*recent))
+        if len(others) < ATTEMPTS:
+            still_few = select(func.count()).where(*recent).scalar_subquery() < ATTEMPTS
+            row = select(literal(client), literal(value=False), literal(now + WINDOW, UTCDateTime)).where(still_few)
+            new = insert(LoginAttempt).from_select(["client", "failed", "expires_at"], row)
+            old = delete(LoginAttempt).where(col(LoginAttempt.expires_at) <= now)
+            if begun := await write(old, new.returning(col(LoginAttempt.id)), alone=True):
+                return int(begun[0]["id"])
+        elif all(other["failed"] for other in others):
+            wait = min(other["expires_at"] for other in others) - now
+            raise HTTPException(*errors.TOO_MANY_LOGINS, {"Retry-After": str(wait.seconds + 1)})
+        await sleep(0.1)
+
+
+@router.post("/logout", status_code=204, responses=errors.documented(errors.NOT_SIGNED_IN))
+async def log_out(token: BearerToken, _: CurrentUser) -> None:
+    """Log out: this token is dead."""
+    await write(delete(Token).where(col(Token.hashed_token) == digest(token)))
