@@ -1,14 +1,15 @@
 """The accounts: sign up, list, read, change, delete."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from sqlalchemy import tuple_
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Field, SQLModel, bindparam, col, delete, func, insert, or_, select, update
+from sqlmodel import bindparam, col, delete, func, insert, or_, select, update
 
 from database import read, write
 from models import ACCOUNT, Token, User, UserCreate, UserPublic, UserUpdate
@@ -41,7 +42,7 @@ async def create_user(sign_up: UserCreate, response: Response) -> UserPublic:
     return UserPublic(**rows[0])
 
 
-class Page(SQLModel):
+class Page(BaseModel):
     """Which accounts to list: those behind the last one of the page before, so that a page costs the same at any
     depth and nobody is listed twice or left out (use-the-index-luke.com/no-offset)."""
 
@@ -49,8 +50,8 @@ class Page(SQLModel):
 
     limit: int = Field(default=20, ge=1, le=100)
     sort: Literal["id", "-id", "name", "-name", "email", "-email", "created_at", "-created_at"] = "id"
-    after: str = Field(default="", regex=r"^([^\0]*,)?[0-9]{1,9}$", description="Where a page ended, from `Link`.")
-    q: str = Field(default="", max_length=320, regex=r"^[^\0]*$", description="Part of the name or email.")
+    after: str = Field(default="", pattern=r"^([^\x00]*,)?[0-9]{1,9}$", description="Where a page ended, from `Link`.")
+    q: str = Field(default="", max_length=320, pattern=r"^[^\x00]*$", description="Part of the name or email.")
     count: bool = Field(default=False, description="Add `X-Total-Count`, the number of accounts that match.")
 
 
@@ -60,11 +61,12 @@ def order(sort: str) -> list[str]:
 
 def place(sort: str, after: str) -> dict[str, Any]:
     """Read an `after`, the values of order(sort) joined by a comma; raises 422."""
-    *value, last_id = after.rsplit(",", 1)
+    *value, last_id = cast(list[Any], after.rsplit(",", 1))
     try:
-        end: list[Any] = [datetime.fromisoformat(text) for text in value] if "created_at" in sort else value
-        return dict(zip(order(sort), [*end, int(last_id)], strict=True))
-    except ValueError:
+        if "created_at" in sort:
+            value = [datetime.fromisoformat(value[0]).astimezone(UTC)]
+        return dict(zip(order(sort), [*value, int(last_id)], strict=True))
+    except (ValueError, OverflowError, IndexError):
         mistake = {"type": "after", "loc": ("query", "after"), "msg": "Take it from Link, with the same sort"}
         raise RequestValidationError([mistake]) from None
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ["BCRYPT_ROUNDS"] = "4"  # the cost is no matter of these tests, their time is
-os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{tempfile.mkdtemp()}/test.db"
+memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a disk that need not turn; test_live.py has a real one
+os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{tempfile.mkdtemp(dir=memory)}/test.db"
 
 import httpx2 as httpx
 import pytest
@@ -52,7 +53,9 @@ class Person:
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     create_database()
-    SQLModel.metadata.drop_all(engine)
+    with engine.begin() as connection:
+        for table in reversed(SQLModel.metadata.sorted_tables):
+            connection.execute(table.delete())
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
     engine.dispose()
@@ -87,6 +90,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=self.url, timeout=30)
         self.database = folder / "app.db"
         self.log = folder / "server.log"
         command = [sys.executable, "-m", "uvicorn", "main:app", "--app-dir", str(ROOT), "--port", str(self.port)]
@@ -98,13 +102,14 @@ class Server:
         deadline = time.monotonic() + 30
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
-                if httpx.get(self.url + "/health").status_code == 200:
+                if self.client.get("/health").status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.05)
         raise AssertionError(self.log.read_text())
 
     def stop(self, how: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.terminate) -> None:
+        self.client.close()
         how(self.process)
         self.process.wait(20)
 

@@ -1,0 +1,47 @@
+"""/docs and the OpenAPI document."""
+
+import re
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+METHODS = {"get", "post", "patch", "delete"}
+
+
+@pytest.fixture
+def document(client: TestClient) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()
+    return found
+
+
+def test_the_page_loads_nothing_from_another_host(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    assert '"validatorUrl": null' in page
+    for path in re.findall(r"""(?:src|href)=["']([^"']+)""", page):
+        assert client.get(path).status_code == 200, path
+
+
+def test_each_endpoint_says_what_it_does_and_lists_its_errors_with_examples(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for method in METHODS & set(operations):
+            operation = operations[method]
+            assert "\n" not in operation["description"], path
+            assert operation["description"].endswith(".")
+            assert "503" in operation["responses"]
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400 and status != "422":
+                    examples = answer["content"]["application/json"]["examples"]
+                    assert all(list(example["value"]) == ["detail"] for example in examples.values())
+
+
+def test_authorize_logs_in_with_email_and_password(document: dict[str, Any]) -> None:
+    (scheme,) = document["components"]["securitySchemes"].values()
+    assert scheme["flows"]["password"]["tokenUrl"] == "/api/login"
+
+
+def test_no_schema_knows_of_a_hash_or_digest(document: dict[str, Any]) -> None:
+    assert "hash" not in str(document["components"]["schemas"])
+    account = document["components"]["schemas"]["UserPublic"]["properties"]
+    assert set(account) == {"id", "name", "email", "is_admin", "created_at"}

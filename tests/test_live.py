@@ -1,0 +1,252 @@
+"""A real server under load and under attack: crowds, floods, kills, locks, several workers.
+
+What is counted is right answers, not time.
+"""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from tests.conftest import PASSWORD, Person, Server
+
+Serve = Callable[..., Server]
+
+
+def crowd(number: int, request: Callable[[httpx.AsyncClient, int], Awaitable[Any]], url: str) -> list[Any]:
+    """Make `number` requests at once, each on a connection of its own."""
+
+    async def run() -> list[Any]:
+        limits = httpx.Limits(max_connections=number)
+        async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
+            return await asyncio.gather(*(request(client, index) for index in range(number)))
+
+    return asyncio.run(run())
+
+
+def person(server: Server, name: str = "ann") -> Person:
+    return Person(server.client, name)
+
+
+def sign_up(name: Any) -> dict[str, str]:
+    return {"name": "x", "email": f"{name}@example.com", "password": "secret"}
+
+
+def accounts(server: Server) -> list[str]:
+    with closing(sqlite3.connect(server.database)) as connection:
+        return [row[0] for row in connection.execute("SELECT email FROM user")]
+
+
+def test_a_thousand_clients_at_once_are_all_answered(serve: Serve) -> None:
+    server = serve()
+    ann = person(server)
+    request = f"GET /api/users/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ann.token}\r\nConnection: close\r\n\r\n"
+
+    async def run() -> Counter[tuple[bytes, bool]]:
+        ready = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(1000)]
+        for _, writer in ready:
+            writer.write(request.encode())
+        answers = await asyncio.gather(*(reader.read() for reader, _ in ready))
+        for _, writer in ready:
+            writer.close()
+            await writer.wait_closed()
+        return Counter((answer.splitlines()[0], ann.email.encode() in answer) for answer in answers)
+
+    assert asyncio.run(run()) == {(b"HTTP/1.1 200 OK", True): 1000}
+
+
+def test_a_flood_of_sign_ups_and_logins_lets_readers_through(serve: Serve) -> None:
+    server = serve(BCRYPT_ROUNDS="10")
+    ann = person(server)
+    done: list[str] = []
+
+    async def request(client: httpx.AsyncClient, index: int) -> int:
+        if index < 32:
+            answer = await client.post("/api/users", json=sign_up(index))
+        elif index < 64:
+            answer = await client.post("/api/login", data={"username": ann.email, "password": PASSWORD})
+        else:
+            await asyncio.sleep(0.2)
+            answer = await client.get("/api/users/me", headers=ann.headers)
+        done.append("read" if index >= 64 else "hash")
+        return answer.status_code
+
+    assert Counter(crowd(96, request, server.url)) == {201: 32, 200: 64}
+    assert "hash" in done[done.index("read") + 32 :], "the readers did not wait for the last hash"
+    assert done.index("read") < 40, "they came in between"
+
+
+def test_fifty_sign_ups_of_one_email_make_one_account(serve: Serve) -> None:
+    server = serve("--workers", "2")
+
+    async def request(client: httpx.AsyncClient, _: int) -> int:
+        return (await client.post("/api/users", json=sign_up("same"))).status_code
+
+    assert Counter(crowd(50, request, server.url)) == {201: 1, 409: 49}
+    assert accounts(server) == ["same@example.com"]
+
+
+def test_four_workers_write_to_one_file_at_once(serve: Serve) -> None:
+    server = serve("--workers", "4")
+
+    async def request(client: httpx.AsyncClient, index: int) -> tuple[int, float]:
+        start = time.monotonic()
+        status = (await client.post("/api/users", json=sign_up(index))).status_code
+        return status, time.monotonic() - start
+
+    answers = crowd(200, request, server.url)
+    assert Counter(status for status, _ in answers) == {201: 200}
+    assert max(seconds for _, seconds in answers) < 5
+    assert len(accounts(server)) == 200
+
+
+def test_the_login_throttle_counts_over_all_workers(serve: Serve) -> None:
+    server = serve("--workers", "4")
+    ann = person(server)
+
+    async def request(client: httpx.AsyncClient, _: int) -> int:
+        return (await client.post("/api/login", data={"username": ann.email, "password": "wrong"})).status_code
+
+    assert Counter(crowd(50, request, server.url)) == {401: 10, 429: 40}
+
+
+def test_kill_9_loses_no_account_that_was_answered(serve: Serve) -> None:
+    server = serve()
+    answered: list[str] = []
+
+    def post() -> None:
+        with httpx.Client(base_url=server.url) as client:
+            for number in range(10_000):
+                body = sign_up(f"{threading.get_ident()}-{number}")
+                try:
+                    if client.post("/api/users", json=body).status_code == 201:
+                        answered.append(body["email"])
+                except httpx.TransportError:
+                    return
+
+    threads = [threading.Thread(target=post) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(answered) < 50:
+        time.sleep(0.01)
+    server.stop(subprocess.Popen.kill)
+    for thread in threads:
+        thread.join()
+    again = serve()
+    assert set(answered) <= set(accounts(again))
+    assert person(again).token, "it goes on"
+
+
+def test_sigterm_finishes_what_was_begun(serve: Serve) -> None:
+    server = serve(BCRYPT_ROUNDS="12")
+    statuses: list[int] = []
+    post = threading.Thread(
+        target=lambda: statuses.append(httpx.post(server.url + "/api/users", json=sign_up("late")).status_code)
+    )
+    post.start()
+    time.sleep(0.1)
+    server.stop()
+    post.join()
+    assert statuses == [201]
+    assert accounts(server) == ["late@example.com"]
+    assert server.process.returncode in {0, -signal.SIGTERM}
+
+
+def test_a_locked_database_is_503_for_writers_alone_and_recovers(serve: Serve) -> None:
+    server = serve()
+    ann = person(server)
+    with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = ann("PATCH", "/users/me", json={"name": "New"})
+        assert (answer.status_code, list(answer.json())) == (503, ["detail"])
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert ann("GET", "/users/me").json() == ann.account
+        other.execute("ROLLBACK")
+    assert ann("PATCH", "/users/me", json={"name": "New"}).status_code == 200
+
+
+def test_a_database_that_is_moved_away_is_503_and_comes_back(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    ann = person(server)
+    away = tmp_path / "away"
+    away.mkdir()
+    files = [*tmp_path.glob("app.db*")]
+    for file in files:
+        file.rename(away / file.name)
+    for answer in (
+        ann("GET", "/users/me"),
+        ann.client.post("/api/users", json=sign_up("x")),
+        ann.client.get("/health"),
+    ):
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert list(answer.json()) == ["detail"]
+    assert not server.database.exists(), "no empty one was made in its place"
+    for file in files:
+        (away / file.name).rename(file)
+    assert ann("GET", "/users/me").json() == ann.account
+    assert ann.client.get("/health").json() == {"status": "ok"}
+
+
+def test_a_file_that_is_no_database_is_503(serve: Serve) -> None:
+    server = serve()
+    ann = person(server)
+    for file in server.database.parent.glob("app.db*"):
+        file.unlink()
+    server.database.write_bytes(b"no database " * 1000)
+    for _ in range(2):
+        assert ann("GET", "/users/me").status_code == 503
+
+
+def test_ten_workers_that_start_together_create_the_database_once(tmp_path: Path) -> None:
+    code = "from database import create_database; import models; create_database()"
+    environment = os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path}/new.db"}
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parent.parent
+        )
+        for _ in range(10)
+    ]
+    assert [(start.communicate()[1], start.returncode) for start in starts] == [(b"", 0)] * 10
+
+
+def test_the_database_may_be_in_memory(serve: Serve) -> None:
+    server = serve(DATABASE_URL="sqlite://")
+    ann = person(server)
+
+    async def request(client: httpx.AsyncClient, index: int) -> int:
+        if index % 2:
+            return (await client.post("/api/users", json=sign_up(index))).status_code
+        return (await client.get("/api/users/me", headers=ann.headers)).status_code
+
+    assert Counter(crowd(100, request, server.url)) == {200: 50, 201: 50}
+
+
+@pytest.mark.parametrize("secret", [PASSWORD, "hunter2-in-vain"])
+def test_the_log_shows_no_secret(serve: Serve, secret: str) -> None:
+    server = serve()
+    ann = person(server)
+    ann.client.post("/api/users", json={"name": "x", "email": secret, "password": secret})
+    ann.client.post("/api/login", data={"username": ann.email, "password": secret})
+    with closing(sqlite3.connect(server.database, isolation_level=None)) as connection:
+        hashed = connection.execute("SELECT hashed_password FROM user").fetchone()[0]
+        connection.execute("DROP TABLE user")
+    assert ann("GET", "/users/me").status_code == 503
+    assert ann.client.post("/api/users", json=sign_up("x") | {"password": secret}).status_code == 503
+    server.stop()
+    log = server.log.read_text()
+    assert "no such table" in log, "it does say what is wrong"
+    for told in (secret, ann.token, hashed):
+        assert told not in log

@@ -1,0 +1,63 @@
+"""Who may do what: each method and path, for each kind of caller."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.conftest import Person
+
+# method, path: status for nobody, a member on somebody else, a member on itself, an administrator.
+MATRIX = {
+    ("POST", "/users"): (201, 201, 201, 201),
+    ("POST", "/login"): (200, 200, 200, 200),
+    ("POST", "/logout"): (401, 204, 204, 204),
+    ("GET", "/users"): (401, 403, 403, 200),
+    ("GET", "/users/me"): (401, 200, 200, 200),
+    ("PATCH", "/users/me"): (401, 200, 200, 200),
+    ("DELETE", "/users/me"): (401, 204, 204, 204),
+    ("GET", "/users/{ann}"): (401, 403, 200, 200),
+    ("PATCH", "/users/{ann}"): (401, 403, 200, 200),
+    ("DELETE", "/users/{ann}"): (401, 403, 204, 204),
+    ("GET", "/users/999"): (401, 403, 403, 404),
+    ("PATCH", "/users/999"): (401, 403, 403, 404),
+    ("DELETE", "/users/999"): (401, 403, 403, 404),
+}
+BODIES = {
+    ("POST", "/users"): {"json": {"name": "Cid", "email": "cid@example.com", "password": "secret"}},
+    ("POST", "/login"): {"data": {"username": "ann@example.com", "password": "correct horse"}},
+}
+
+
+@pytest.mark.parametrize("caller", ["nobody", "other", "member", "administrator"])
+@pytest.mark.parametrize(("method", "path"), MATRIX)
+def test_who_may_do_what(
+    client: TestClient, ann: Person, bob: Person, root: Person, method: str, path: str, caller: str
+) -> None:
+    number = ["nobody", "other", "member", "administrator"].index(caller)
+    headers = [{}, bob.headers, ann.headers, root.headers][number]
+    body = BODIES.get((method, path), {"json": {"name": "New"}} if method == "PATCH" else {})
+    answer = client.request(method, "/api" + path.format(ann=ann.id), headers=headers, **body)  # type: ignore[arg-type]
+    assert answer.status_code == MATRIX[method, path][number]
+    if answer.status_code == 401:
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert "/api/login" in answer.json()["detail"]
+    if answer.status_code == 404:
+        assert answer.json() == {"detail": "User not found."}
+    if answer.status_code >= 400:
+        untouched = root("GET", f"/users/{ann.id}")
+        assert untouched.json() == ann.account
+
+
+@pytest.mark.parametrize("path", ["/health", "/docs", "/openapi.json"])
+def test_anyone_may_ask_for_health_and_docs(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 200
+
+
+def test_the_root_leads_to_the_docs(client: TestClient) -> None:
+    answer = client.get("/", follow_redirects=False)
+    assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
+
+
+def test_an_administrator_makes_others_and_can_take_it_back(ann: Person, root: Person) -> None:
+    for value, status in ((True, 200), (False, 403)):
+        assert root("PATCH", f"/users/{ann.id}", json={"is_admin": value}).json()["is_admin"] is value
+        assert ann("GET", "/users").status_code == status

@@ -1,0 +1,74 @@
+"""Settings: what makes no sense stops the start with one line that names it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.conftest import ROOT, Person
+
+
+def start(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DATABASE_URL": f"sqlite:///{folder}/app.db", "PYTHONPATH": str(ROOT)} | settings
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("DATABASE_URL", "postgresql://localhost/x"),
+        ("DATABASE_URL", "postgresql+psycopg://user:hunter2@localhost:port/x"),
+        ("DATABASE_URL", "sqlite:////nowhere/at/all/app.db"),
+        ("BCRYPT_ROUNDS", "3"),
+        ("BCRYPT_ROUNDS", "32"),
+        ("BCRYPT_ROUNDS", "many"),
+        ("BCRYPT_ROUNDS", "12.5"),
+        ("CORS_ORIGINS", "example.com"),
+        ("CORS_ORIGINS", "https://example.com/path"),
+        ("CORS_ORIGINS", "https://a.example.com https://b.example.com"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_stops_the_start(tmp_path: Path, setting: str, value: str) -> None:
+    run = start(tmp_path, "uvicorn", "main:app", "--port", "0", **{setting: value})
+    assert run.returncode != 0
+    (line,) = [line for line in run.stderr.splitlines() if setting in line]
+    assert "Traceback" not in run.stderr
+    assert "hunter2" not in run.stderr
+    assert len(line) < 250
+
+
+def test_a_browser_may_call_from_the_origins_that_are_named(serve: object) -> None:
+    server = serve(CORS_ORIGINS="https://a.example.com, http://localhost:3000")  # type: ignore[operator]
+    for origin, allowed in (("http://localhost:3000", True), ("https://evil.example.com", False)):
+        answer = httpx.get(server.url + "/health", headers={"Origin": origin})
+        assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is allowed
+    exposed = httpx.get(server.url + "/health", headers={"Origin": "http://localhost:3000"})
+    assert "Link" in exposed.headers["Access-Control-Expose-Headers"]
+
+
+def test_the_first_administrator_is_made_by_whoever_runs_the_server(tmp_path: Path, root: Person, ann: Person) -> None:
+    url = os.environ["DATABASE_URL"]
+    made = start(tmp_path, "tools.admin", "Ann@example.com", DATABASE_URL=url)
+    assert (made.returncode, made.stdout) == (0, "ann@example.com is an administrator now.\n")
+    assert ann("GET", "/users").status_code == 200
+
+
+def test_making_nobody_an_administrator_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    unknown = start(tmp_path, "tools.admin", "nobody@example.com")
+    assert unknown.returncode == 1
+    assert unknown.stderr.startswith("Nobody has signed up as nobody@example.com yet.")
+    assert "Traceback" not in unknown.stderr
+    assert start(tmp_path, "tools.admin").stderr == "Usage: python -m tools.admin EMAIL\n"
