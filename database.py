@@ -23,22 +23,22 @@ def stop(reason: str) -> NoReturn:
 try:
     url = make_url(os.environ.get("DATABASE_URL") or "sqlite:///app.db")
     SQLITE = {"sqlite": True, "postgresql+psycopg": False}[url.drivername]
-except (ArgumentError, KeyError, ValueError):
-    stop("DATABASE_URL must look like sqlite:///app.db or postgresql+psycopg://user:password@host/name")
-
-FILE = Path(url.database).absolute() if SQLITE and url.database not in {None, "", ":memory:"} else None
-LOCK = "BEGIN IMMEDIATE" if SQLITE else "SELECT pg_advisory_xact_lock(0)"
-limits: dict[str, Any]
-if SQLITE:
-    # mode=rw: a file that was moved away must not come back empty. memdb: what connections share in memory.
-    path = f"{FILE.as_uri()}?mode=rw" if FILE else "file:/users?vfs=memdb"
-    url = make_url(f"sqlite:///{path}&uri=true")
-    limits, threads = {"timeout": 4}, CapacityLimiter(4)
-else:
-    limits = {"connect_timeout": 3, "options": "-c timezone=UTC -c statement_timeout=10s -c lock_timeout=4s"}
-    threads = CapacityLimiter(10)
-pool_size = int(threads.total_tokens) + 1  # a connection for each thread and one for the event loop
-engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args=limits, hide_parameters=True)
+    FILE = Path(url.database).absolute() if SQLITE and url.database not in {None, "", ":memory:"} else None
+    LOCK = "BEGIN IMMEDIATE" if SQLITE else "SELECT pg_advisory_xact_lock(0)"
+    limits: dict[str, Any] = {"timeout": 4}
+    if SQLITE:
+        # mode=rw: a file that was moved away must not come back empty. memdb: what connections share in memory.
+        path = f"{FILE.as_uri()}?mode=rw" if FILE else "file:/users?vfs=memdb"
+        url = make_url(f"sqlite:///{path}&uri=true")
+    else:
+        limits = {"connect_timeout": 3, "options": "-c timezone=UTC -c statement_timeout=10s -c lock_timeout=4s"}
+    threads = CapacityLimiter(size := 4 if SQLITE else 10)
+    # A connection for each thread and one for the event loop.
+    engine = create_engine(url, pool_size=size + 1, max_overflow=0, connect_args=limits, hide_parameters=True)
+except (ArgumentError, KeyError, ValueError, ImportError):
+    stop(
+        "DATABASE_URL must be like sqlite:///app.db or, with psycopg installed, postgresql+psycopg://user:pw@host/name"
+    )
 
 Rows = list[dict[str, Any]]
 
@@ -53,10 +53,8 @@ async def read(statement: Executable, *, slow: bool = False, **parameters: Any) 
 
 async def write(*statements: Executable, alone: bool = False) -> Rows:
     """Run statements in one transaction and give the first rows; `alone` is one at a time, of all workers and hosts.
-
-    There are no more threads than connections, and whoever waits for one holds neither. The usual pattern
-    holds one while it waits for the other: it answers nobody at 100 clients (fastapi#3205).
-    """
+    There is a connection for each thread, and who waits holds neither: the usual pattern holds one while it waits for
+    the other, and answers nobody at 100 clients (fastapi#3205)."""
     return await to_thread.run_sync(partial(transact, *statements, alone=alone), limiter=threads)
 
 
@@ -77,8 +75,7 @@ if SQLITE:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
         connection.create_function("lower", 1, str.lower, deterministic=True)  # SQLite's own knows A to Z
         entry.info["file"] = FILE and os.stat(FILE).st_ino
 
@@ -95,8 +92,6 @@ def create_database() -> None:
         if FILE:
             FILE.touch()
         with engine.begin() as connection:
-            if SQLITE:
-                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             connection.exec_driver_sql(LOCK)
             SQLModel.metadata.create_all(connection)
     except (DBAPIError, OSError) as error:

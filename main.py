@@ -12,15 +12,13 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import literal, select
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from database import create_database, read, stop
 from routers import errors, login_router, user_router
 
 ORIGINS = [origin.strip() for origin in os.environ.get("CORS_ORIGINS", "").split(",") if origin.strip()]
-for origin in ORIGINS:
-    if not re.fullmatch(r"\*|https?://[^/?#\s]+", origin):
-        stop(f"CORS_ORIGINS must be origins like https://example.com, separated by commas, not {origin!r}")
+if not all(re.fullmatch(r"\*|https?://[^/?#\s]+", origin) for origin in ORIGINS):
+    stop("CORS_ORIGINS must be origins like https://example.com, separated by commas")
 
 
 @asynccontextmanager
@@ -36,8 +34,7 @@ app.include_router(login_router.router)
 app.add_exception_handler(RequestValidationError, errors.explain_mistakes)
 app.add_exception_handler(SQLAlchemyError, errors.explain_database)
 app.add_exception_handler(Exception, lambda *_: errors.answer(500, "Internal Server Error"))
-app.add_middleware(RequestBodyLimitMiddleware, max_body_size=errors.MAX_BODY)
-app.add_middleware(errors.Doorman)
+app.add_middleware(errors.Doorman, max_body_size=64 * 1024)
 app.add_route("/", lambda _: RedirectResponse("/docs"))
 if ORIGINS:
     seen = ["Link", "Location", "Retry-After", "X-Total-Count"]

@@ -1,7 +1,6 @@
 """Accounts and tokens. Each class is schema, and with table=True it is the table as well."""
 
 from datetime import UTC, datetime
-from math import isfinite
 
 from email_validator import EmailNotValidError, validate_email
 from pydantic import StrictBool, ValidationInfo, field_validator
@@ -23,7 +22,7 @@ class UserBase(SQLModel):
     """What people write and see. A field added here is in the table, sign-up, PATCH, every answer and /docs."""
 
     name: str = Field(max_length=100)
-    email: str = Field(unique=True)
+    email: str = Field(unique=True, schema_extra={"format": "email"})
 
 
 class User(UserBase, table=True):
@@ -53,8 +52,6 @@ ACCOUNT = [getattr(User, field) for field in UserPublic.model_fields]  # the col
 
 
 class UserCreate(UserBase):
-    """A sign-up."""
-
     model_config = {"extra": "forbid"}
 
     name: str = Field(max_length=100)
@@ -69,8 +66,6 @@ class UserCreate(UserBase):
                 raise PydanticCustomError("blank", "All fields are required.")
             case _, str(text) if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
                 raise PydanticCustomError("not_storable", "Leave out NUL and halves of surrogate pairs")
-            case _, int(number) | float(number) if not isfinite(number) or abs(number) >= 2**31:
-                raise PydanticCustomError("not_storable", "A number here is between -2**31 and 2**31")
             case "name", str(text) if any(character < " " or "\x7f" <= character < "\xa0" for character in text):
                 raise PydanticCustomError("control_character", "Leave out line breaks and other control characters")
             case "password", str(text) if len(text.encode()) > MAX_PASSWORD:
@@ -81,13 +76,11 @@ class UserCreate(UserBase):
 
 
 class UserUpdate(UserCreate):
-    """A PATCH: any of the fields of a sign-up, and these."""
-
     current_password: str
     is_admin: StrictBool
 
 
-for field in UserUpdate.model_fields.values():  # none is required, and what was not sent is not set
+for field in UserUpdate.model_fields.values():  # a PATCH may have any of them: what is not sent is not set
     field.default, field.default_factory = PydanticUndefined, lambda: None
 UserUpdate.model_rebuild(force=True)
 
@@ -101,11 +94,9 @@ class Token(SQLModel, table=True):
 
 
 class TokenPublic(SQLModel):
-    """A new token, as RFC 6749 (section 5.1) has it; `expires_in` is in seconds."""
-
     access_token: str
     token_type: str = "bearer"
-    expires_in: int
+    expires_in: int  # seconds, as in RFC 6749, section 5.1
 
 
 class LoginAttempt(SQLModel, table=True):

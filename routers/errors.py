@@ -8,9 +8,8 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlmodel import SQLModel
 from starlette.datastructures import FormData
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-MAX_BODY = 64 * 1024
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.types import Receive, Scope, Send
 
 Error = tuple[int, str]
 BLANK: Error = 400, "All fields are required."
@@ -43,7 +42,7 @@ def documented(*errors: Error) -> dict[int | str, dict[str, Any]]:
 
 def answer(status: int, detail: object, headers: dict[str, str] | None = None) -> Response:
     # A field's name may have come from the client, and half a surrogate pair has no UTF-8.
-    body = json.dumps({"detail": detail}, ensure_ascii=False).encode(errors="replace")
+    body = json.dumps({"detail": detail}, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return Response(body, status, headers, "application/json")
 
 
@@ -65,15 +64,12 @@ async def explain_database(_: Request, error: Exception) -> Response:
     return answer(*NO_DATABASE, {"Retry-After": "1"})
 
 
-class Doorman:
-    """Middleware: a trailing slash means nothing, and 413 is JSON where no route reads the body, too."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+class Doorman(RequestBodyLimitMiddleware):
+    """A trailing slash means nothing, and 413 is JSON where no route reads the body, too."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             scope["path"] = scope["path"].rstrip("/") or "/"
-            if int(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:
+            if int(dict(scope["headers"]).get(b"content-length", 0)) > self.max_body_size:
                 return await answer(*TOO_LARGE)(scope, receive, send)
-        return await self.app(scope, receive, send)
+        return await super().__call__(scope, receive, send)

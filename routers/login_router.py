@@ -46,8 +46,7 @@ async def hash_password(password: str) -> str:
 
 async def is_password(password: str, account: Rows) -> bool:
     """Compare with the account's hash, or with none as long: the time does not tell who has an account."""
-    secret = password.encode(errors="replace")
-    expected = account[0]["hashed_password"] if account else NO_HASH
+    secret, expected = password.encode(errors="replace"), account[0]["hashed_password"] if account else NO_HASH
     same = await to_thread.run_sync(bcrypt.checkpw, secret[:MAX_PASSWORD], expected.encode(), limiter=cores)
     return same and len(secret) <= MAX_PASSWORD
 
@@ -92,18 +91,17 @@ async def log_in(form: LoginForm, request: Request, response: Response) -> Token
         email = ""  # nobody's
     client = digest(f"{request.client and request.client.host} {email or form.username}")
     attempt = col(LoginAttempt.id) == await begin_attempt(client)
-    account = await read(HASH, email=email)
-    if not await is_password(form.password, account):
-        await write(update(LoginAttempt).where(attempt).values(failed=True))
-        raise HTTPException(*errors.WRONG_LOGIN, {"WWW-Authenticate": "Bearer"})
-    token, now = secrets.token_urlsafe(32), datetime.now(UTC)
-    # No token if the password changed meanwhile; a change that comes now waits for this row and then ends the token.
-    owner = select(literal(digest(token)), User.id, literal(now + LIFETIME, UTCDateTime)).where(
-        col(User.id) == account[0]["id"], col(User.hashed_password) == account[0]["hashed_password"]
-    )
-    new = insert(Token).from_select(["hashed_token", "user_id", "expires_at"], owner.with_for_update(read=True))
-    expired = delete(Token).where(col(Token.user_id) == account[0]["id"], col(Token.expires_at) <= now)
-    if not await write(new.returning(col(Token.user_id)), expired, delete(LoginAttempt).where(attempt)):
+    account, token, now = await read(HASH, email=email), secrets.token_urlsafe(32), datetime.now(UTC)
+    if await is_password(form.password, account):
+        # Nothing is stored if the password changed meanwhile; a change that comes now waits, then ends this token.
+        owner = col(User.id) == account[0]["id"], col(User.hashed_password) == account[0]["hashed_password"]
+        row = select(literal(digest(token)), User.id, literal(now + LIFETIME, UTCDateTime)).where(*owner)
+        new = insert(Token).from_select(["hashed_token", "user_id", "expires_at"], row.with_for_update(read=True))
+        expired = delete(Token).where(col(Token.user_id) == account[0]["id"], col(Token.expires_at) <= now)
+        stored = await write(new.returning(col(Token.user_id)), expired, delete(LoginAttempt).where(attempt))
+    else:
+        stored = await write(update(LoginAttempt).where(attempt).values(failed=True))
+    if not stored:
         raise HTTPException(*errors.WRONG_LOGIN, {"WWW-Authenticate": "Bearer"})
     response.headers["Cache-Control"] = "no-store"
     return TokenPublic(access_token=token, expires_in=int(LIFETIME.total_seconds()))

@@ -5,7 +5,6 @@ from functools import cache
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from sqlalchemy import tuple_
 from sqlalchemy.exc import IntegrityError
@@ -42,11 +41,8 @@ async def create_user(sign_up: UserCreate, response: Response) -> UserPublic:
     return UserPublic(**rows[0])
 
 
-class Page(BaseModel):
-    """Which accounts to list: those behind the last one of the page before, so that a page costs the same at any
-    depth and nobody is listed twice or left out (use-the-index-luke.com/no-offset)."""
-
-    model_config = {"extra": "forbid"}
+class Page(BaseModel, extra="forbid"):
+    """Which accounts to list: those behind the last one of the page before (use-the-index-luke.com/no-offset)."""
 
     limit: int = Field(default=20, ge=1, le=100)
     sort: Literal["id", "-id", "name", "-name", "email", "-email", "created_at", "-created_at"] = "id"
@@ -67,8 +63,8 @@ def place(sort: str, after: str) -> dict[str, Any]:
             value = [datetime.fromisoformat(value[0]).astimezone(UTC)]
         return dict(zip(order(sort), [*value, int(last_id)], strict=True))
     except (ValueError, OverflowError, IndexError):
-        mistake = {"type": "after", "loc": ("query", "after"), "msg": "Take it from Link, with the same sort"}
-        raise RequestValidationError([mistake]) from None
+        mistake = {"type": "after", "loc": ["query", "after"], "msg": "Take it from Link, with the same sort"}
+        raise HTTPException(422, [mistake]) from None
 
 
 @cache
@@ -94,8 +90,7 @@ async def list_users(
         match = or_(*(col(text).icontains(page.q, autoescape=True) for text in (User.name, User.email)))
         statement, count = statement.where(match), count.where(match)
     end = place(page.sort, page.after) if page.after else {}
-    # One row more than asked for tells whether there is a next page.
-    rows = await read(statement, slow=bool(page.q), limit=page.limit + 1, **end)
+    rows = await read(statement, slow=bool(page.q), limit=page.limit + 1, **end)  # one more: is there a next page?
     users = [UserPublic(**row) for row in rows[: page.limit]]
     if page.count:
         response.headers["X-Total-Count"] = str((await read(count, slow=True))[0]["count"])

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import update
 
-from database import engine
+from database import Rows, engine
 from models import LoginAttempt, Token
 from routers import login_router
 from tests.conftest import PASSWORD, Person
@@ -75,7 +75,7 @@ def test_an_expired_token_is_dead_and_swept_at_the_next_login(ann: Person) -> No
 
 @pytest.mark.parametrize("authorization", ["Bearer", "Bearer x", "Basic YTpi", "bearer é", "x" * 5000])
 def test_a_token_that_is_none_is_401_and_says_how_to_get_one(client: TestClient, authorization: str) -> None:
-    answer = client.get("/api/users/me", headers={"Authorization": authorization.encode()})
+    answer = client.get("/api/users/me", headers=[(b"Authorization", authorization.encode())])
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert "POST" in answer.json()["detail"]
@@ -85,7 +85,7 @@ def test_a_token_that_is_none_is_401_and_says_how_to_get_one(client: TestClient,
 def test_a_password_change_beats_a_login_that_was_checked_before_it(ann: Person) -> None:
     check = login_router.is_password
 
-    async def slow(password: str, account: login_router.Rows) -> bool:
+    async def slow(password: str, account: Rows) -> bool:
         correct = await check(password, account)
         with engine.begin() as connection:
             connection.exec_driver_sql("UPDATE \"user\" SET hashed_password = 'another'")

@@ -31,6 +31,7 @@ def start(folder: Path, *command: str, **settings: str) -> subprocess.CompletedP
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "postgresql://localhost/x"),
         ("DATABASE_URL", "postgresql+psycopg://user:hunter2@localhost:port/x"),
+        ("DATABASE_URL", "postgresql+psycopg://user:hunter2@127.0.0.1:1/x"),
         ("DATABASE_URL", "sqlite:////nowhere/at/all/app.db"),
         ("BCRYPT_ROUNDS", "3"),
         ("BCRYPT_ROUNDS", "32"),

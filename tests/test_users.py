@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlmodel import col, delete
 
 from database import engine
+from models import User
 from tests.conftest import PASSWORD, Person
 
 ACCOUNT = {"id", "name", "email", "is_admin", "created_at"}
@@ -136,3 +138,16 @@ def test_the_database_holds_hashes_only(ann: Person) -> None:
     assert PASSWORD not in str(rows)
     assert ann.token not in str(rows)
     assert len(ann.token) >= 43, "256 bits"
+
+
+def test_an_account_deleted_while_its_new_password_is_hashed_is_404(
+    ann: Person, root: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hash_slowly(_: str) -> str:
+        with engine.begin() as connection:
+            connection.execute(delete(User).where(col(User.id) == ann.id))
+        return "x"
+
+    monkeypatch.setattr("routers.user_router.hash_password", hash_slowly)
+    answer = root("PATCH", f"/users/{ann.id}", json={"password": "new"})
+    assert (answer.status_code, answer.json()) == (404, {"detail": "User not found."})
