@@ -32,8 +32,7 @@ try:
         url = make_url(f"sqlite:///{path}&uri=true")
     else:
         limits = {"connect_timeout": 3, "options": "-c timezone=UTC -c statement_timeout=10s -c lock_timeout=4s"}
-    threads = CapacityLimiter(size := 4 if SQLITE else 10)
-    # A connection for each thread and one for the event loop.
+    threads = CapacityLimiter(size := 4 if SQLITE else 10)  # each has a connection, and so has the event loop
     engine = create_engine(url, pool_size=size + 1, max_overflow=0, connect_args=limits, hide_parameters=True)
 except (ArgumentError, KeyError, ValueError, ImportError):
     stop(

@@ -22,7 +22,7 @@ class UserBase(SQLModel):
     """What people write and see. A field added here is in the table, sign-up, PATCH, every answer and /docs."""
 
     name: str = Field(max_length=100)
-    email: str = Field(unique=True, schema_extra={"format": "email"})
+    email: str = Field(unique=True, schema_extra={"json_schema_extra": {"format": "email"}})
 
 
 class User(UserBase, table=True):

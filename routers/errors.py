@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import Receive, Scope, Send
 
-Error = tuple[int, str]
+Error = tuple[int, Any]
 BLANK: Error = 400, "All fields are required."
 HOW = "POST your email as username and your password as a form to /api/login"
 NOT_SIGNED_IN: Error = 401, f"Log in first: {HOW}, then send 'Authorization: Bearer' and the access_token."
@@ -23,12 +23,13 @@ EMAIL_TAKEN: Error = 409, "Email already registered."
 TOO_LARGE: Error = 413, "A body has at most 64 KiB."
 NOT_JSON: Error = 415, "Send JSON and the header 'Content-Type: application/json' (curl --json does both)."
 NOT_A_FORM: Error = 415, f"This is no form: {HOW} (curl -d does)."
+MISTAKE: Error = 422, [{"type": "missing", "loc": ["body", "email"], "msg": "Field required"}]
 TOO_MANY_LOGINS: Error = 429, "Too many failed log-ins. Wait a minute."
 NO_DATABASE: Error = 503, "The database does not answer. Try again in a moment."
 
 
 class Detail(SQLModel):
-    detail: str
+    detail: str | list[dict[str, Any]]
 
 
 def documented(*errors: Error) -> dict[int | str, dict[str, Any]]:
@@ -36,7 +37,7 @@ def documented(*errors: Error) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for status, detail in (*errors, NO_DATABASE):
         response = responses.setdefault(status, {"model": Detail, "content": {"application/json": {"examples": {}}}})
-        response["content"]["application/json"]["examples"][detail] = {"value": {"detail": detail}}
+        response["content"]["application/json"]["examples"][str(detail)] = {"value": {"detail": detail}}
     return responses
 
 

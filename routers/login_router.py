@@ -21,10 +21,10 @@ ROUNDS = os.environ.get("BCRYPT_ROUNDS") or "12"
 if ROUNDS not in map(str, range(4, 32)):
     stop(f"BCRYPT_ROUNDS must be a whole number from 4 to 31, not {ROUNDS!r}")
 NO_HASH = bcrypt.gensalt(int(ROUNDS)).decode() + "." * 31  # no password has it, and it takes as long to find out
-LIFETIME = timedelta(days=7)
-ATTEMPTS, WINDOW = 10, timedelta(minutes=1)
+LIFETIME, ATTEMPTS, WINDOW = timedelta(days=7), 10, timedelta(minutes=1)
 
 router = APIRouter(prefix="/api", tags=["log in"])
+LOGIN = errors.WRONG_LOGIN, errors.TOO_LARGE, errors.NOT_A_FORM, errors.MISTAKE, errors.TOO_MANY_LOGINS
 cores = CapacityLimiter(os.cpu_count() or 1)  # a hash takes a core for 0.2 s: in the event loop it would stop everybody
 bearer = OAuth2PasswordBearer(tokenUrl="/api/login", auto_error=False)
 BearerToken = Annotated[str | None, Depends(bearer)]
@@ -82,7 +82,7 @@ async def allowed_user(user_id: UserId, user: CurrentUser) -> UserPublic:
 AllowedUser = Annotated[UserPublic, Depends(allowed_user)]
 
 
-@router.post("/login", responses=errors.documented(errors.WRONG_LOGIN, errors.NOT_A_FORM, errors.TOO_MANY_LOGINS))
+@router.post("/login", responses=errors.documented(*LOGIN))
 async def log_in(form: LoginForm, request: Request, response: Response) -> TokenPublic:
     """Log in: `username` is the email. The token in the answer lasts 7 days."""
     try:

@@ -26,7 +26,7 @@ from routers.login_router import (
 router = APIRouter(prefix="/api/users", tags=["users"])
 
 MINE = errors.NOT_SIGNED_IN, errors.NOT_YOURS
-WRITE = errors.BLANK, errors.EMAIL_TAKEN, errors.TOO_LARGE, errors.NOT_JSON
+WRITE = errors.BLANK, errors.EMAIL_TAKEN, errors.TOO_LARGE, errors.NOT_JSON, errors.MISTAKE
 
 
 @router.post("", status_code=201, responses=errors.documented(*WRITE))
@@ -77,7 +77,7 @@ def page_statement(sort: str, *, further: bool) -> Any:
     return statement.where(here < end if down else here > end) if further else statement
 
 
-@router.get("", responses=errors.documented(*MINE))
+@router.get("", responses=errors.documented(*MINE, errors.MISTAKE))
 async def list_users(
     page: Annotated[Page, Query()], user: CurrentUser, request: Request, response: Response
 ) -> list[UserPublic]:
@@ -101,7 +101,7 @@ async def list_users(
     return users
 
 
-@router.get("/{user_id}", responses=errors.documented(*MINE, errors.NOT_FOUND))
+@router.get("/{user_id}", responses=errors.documented(*MINE, errors.NOT_FOUND, errors.MISTAKE))
 async def read_user(user: AllowedUser) -> UserPublic:
     """Read one account."""
     return user
@@ -131,7 +131,7 @@ async def update_user(user: AllowedUser, changes: UserUpdate, asker: CurrentUser
     return UserPublic(**rows[0])
 
 
-@router.delete("/{user_id}", status_code=204, responses=errors.documented(*MINE, errors.NOT_FOUND))
+@router.delete("/{user_id}", status_code=204, responses=errors.documented(*MINE, errors.NOT_FOUND, errors.MISTAKE))
 async def delete_user(user: AllowedUser) -> None:
     """Delete one account and its tokens."""
     await write(delete(User).where(col(User.id) == user.id))
