@@ -1,11 +1,11 @@
 """Every refusal, written once: the routers raise it, /docs lists it."""
 
-import json
 import logging
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from sqlmodel import SQLModel
 from starlette.datastructures import FormData
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
@@ -41,13 +41,11 @@ def documented(*errors: Error) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-def answer(status: int, detail: object, headers: dict[str, str] | None = None) -> Response:
-    # A field's name may have come from the client, and half a surrogate pair has no UTF-8.
-    body = json.dumps({"detail": detail}, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    return Response(body, status, headers, "application/json")
+def answer(status: int, detail: Any, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers)
 
 
-async def explain_mistakes(request: Request, error: Exception) -> Response:
+async def explain_mistakes(request: Request, error: Exception) -> JSONResponse:
     """Answer 422, or the 400 and 415 of the contract. What was sent may be a password and is not repeated."""
     assert isinstance(error, RequestValidationError)
     if isinstance(error.body, bytes):
@@ -58,7 +56,7 @@ async def explain_mistakes(request: Request, error: Exception) -> Response:
     return answer(*BLANK) if any(mistake["type"] == "blank" for mistake in mistakes) else answer(422, mistakes)
 
 
-async def explain_database(_: Request, error: Exception) -> Response:
+async def explain_database(_: Request, error: Exception) -> JSONResponse:
     """Answer 503: the database is locked, gone or unreachable."""
     # The first line only: in the second one PostgreSQL may show a row.
     logging.getLogger("uvicorn.error").error("database: %s", str(getattr(error, "orig", error)).partition("\n")[0])

@@ -53,6 +53,14 @@ def test_a_wrong_login_hashes_once_whoever_it_is(ann: Person, username: str) -> 
     assert hashes[0].startswith(b"$2b$04$"), "as costly as a real one"
 
 
+def test_what_bcrypt_would_cut_off_counts(ann: Person) -> None:
+    longest = "x" * 72
+    ann("PATCH", "/users/me", json={"password": longest, "current_password": PASSWORD})
+    answer = ann.client.post("/api/login", data={"username": ann.email, "password": longest + "y"})
+    assert (answer.status_code, answer.json()) == WRONG
+    ann.log_in(longest)
+
+
 def test_logging_out_ends_this_token_alone(ann: Person) -> None:
     other = ann.headers
     ann.log_in()

@@ -100,6 +100,7 @@ def test_deleting_takes_the_account_and_its_tokens(ann: Person, root: Person, pa
     answer = ann("DELETE", path.format(id=ann.id))
     assert (answer.status_code, answer.content) == (204, b"")
     assert ann("GET", "/users/me").status_code == 401
+    assert [token["user_id"] for token in stored("token")["token"]] == [root.id]
     assert root("GET", f"/users/{ann.id}").json() == {"detail": "User not found."}
     assert ann.client.post("/api/login", data={"username": ann.email, "password": PASSWORD}).status_code == 401
 
