@@ -123,7 +123,7 @@ async def begin_attempt(client: str) -> int:
         elif all(other["failed"] for other in others):
             wait = min(other["expires_at"] for other in others) - now
             raise HTTPException(*errors.TOO_MANY_LOGINS, {"Retry-After": str(wait.seconds + 1)})
-        await sleep(0.1)
+        await sleep(secrets.SystemRandom().uniform(0.2, 0.6))  # those who wait do not come back all at once
 
 
 @router.post("/logout", status_code=204, responses=errors.documented(errors.NOT_SIGNED_IN))
