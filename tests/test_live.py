@@ -70,22 +70,27 @@ def test_a_thousand_clients_at_once_are_all_answered(serve: Serve) -> None:
 def test_a_flood_of_sign_ups_and_logins_lets_readers_through(serve: Serve) -> None:
     server = serve(BCRYPT_ROUNDS="10")
     ann = person(server)
-    done: list[str] = []
+    flooding = 64
+    waits: list[float] = []
 
     async def request(client: httpx.AsyncClient, index: int) -> int:
-        if index < 32:
+        nonlocal flooding
+        if index == 0:
+            while flooding:
+                start = time.monotonic()
+                assert (await client.get("/api/users/me", headers=ann.headers)).status_code == 200
+                waits.append(time.monotonic() - start)
+            return 200
+        if index % 2:
             answer = await client.post("/api/users", json=sign_up(index))
-        elif index < 64:
-            answer = await client.post("/api/login", data={"username": ann.email, "password": PASSWORD})
         else:
-            await asyncio.sleep(0.2)
-            answer = await client.get("/api/users/me", headers=ann.headers)
-        done.append("read" if index >= 64 else "hash")
+            answer = await client.post("/api/login", data={"username": ann.email, "password": PASSWORD})
+        flooding -= 1
         return answer.status_code
 
-    assert Counter(crowd(96, request, server.url)) == {201: 32, 200: 64}
-    reads = [place for place, kind in enumerate(done) if kind == "read"]
-    assert "hash" in done[reads[16] :], "the readers did not wait for the last hash"
+    assert Counter(crowd(65, request, server.url)) == {201: 32, 200: 33}
+    # A hash in the event loop makes the longest wait most of the flood, whatever the machine.
+    assert max(waits) < sum(waits) / 4
 
 
 def test_fifty_sign_ups_of_one_email_make_one_account(serve: Serve) -> None:
