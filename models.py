@@ -54,7 +54,6 @@ ACCOUNT = [getattr(User, field) for field in UserPublic.model_fields]  # the col
 class UserCreate(UserBase):
     model_config = {"extra": "forbid"}
 
-    name: str = Field(max_length=100)
     password: str
 
     @field_validator("*", mode="before")

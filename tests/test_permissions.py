@@ -35,7 +35,7 @@ def test_who_may_do_what(
     number = ["nobody", "other", "member", "administrator"].index(caller)
     headers = [{}, bob.headers, ann.headers, root.headers][number]
     body = BODIES.get((method, path), {"json": {"name": "New"}} if method == "PATCH" else {})
-    answer = client.request(method, "/api" + path.format(ann=ann.id), headers=headers, **body)  # type: ignore[arg-type]
+    answer = client.request(method, "/api" + path.format(ann=ann.id), headers=headers, **body)  # type: ignore[arg-type] # json or data
     assert answer.status_code == MATRIX[method, path][number]
     if answer.status_code == 401:
         assert answer.headers["WWW-Authenticate"] == "Bearer"

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import ROOT, Person
+from tests.conftest import ROOT, Person, Server
 
 
 def start(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -51,8 +52,8 @@ def test_a_setting_that_makes_no_sense_stops_the_start(tmp_path: Path, setting: 
     assert len(line) < 250
 
 
-def test_a_browser_may_call_from_the_origins_that_are_named(serve: object) -> None:
-    server = serve(CORS_ORIGINS="https://a.example.com, http://localhost:3000")  # type: ignore[operator]
+def test_a_browser_may_call_from_the_origins_that_are_named(serve: Callable[..., Server]) -> None:
+    server = serve(CORS_ORIGINS="https://a.example.com, http://localhost:3000")
     for origin, allowed in (("http://localhost:3000", True), ("https://evil.example.com", False)):
         answer = httpx.get(server.url + "/health", headers={"Origin": origin})
         assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is allowed
