@@ -33,6 +33,7 @@ app.include_router(user_router.router)
 app.include_router(login_router.router)
 app.add_exception_handler(RequestValidationError, errors.explain_mistakes)
 app.add_exception_handler(SQLAlchemyError, errors.explain_database)
+app.add_exception_handler(OSError, errors.explain_database)  # the database's folder cannot be looked into
 app.add_exception_handler(Exception, lambda *_: errors.answer(500, "Internal Server Error"))
 app.add_middleware(errors.Doorman, max_body_size=64 * 1024)
 app.add_route("/", lambda _: RedirectResponse("/docs"))

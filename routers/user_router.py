@@ -123,7 +123,7 @@ async def update_user(user: AllowedUser, changes: UserUpdate, asker: CurrentUser
     change = update(User).where(col(User.id) == user.id).values(id=user.id, **values).returning(*ACCOUNT)
     others = delete(Token).where(col(Token.user_id) == user.id, col(Token.hashed_token) != digest(token))
     try:
-        rows = await write(change, *[others] * ("hashed_password" in values))
+        rows = await write(change, others) if "hashed_password" in values else await write(change)
     except IntegrityError:
         raise HTTPException(*errors.EMAIL_TAKEN) from None
     if not rows:  # deleted meanwhile

@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import col, delete
 
-from database import engine
+from database import SQLITE, engine
 from models import User
 from tests.conftest import PASSWORD, Person
 
@@ -152,3 +153,13 @@ def test_an_account_deleted_while_its_new_password_is_hashed_is_404(
     monkeypatch.setattr("routers.user_router.hash_password", hash_slowly)
     answer = root("PATCH", f"/users/{ann.id}", json={"password": "new"})
     assert (answer.status_code, answer.json()) == (404, {"detail": "User not found."})
+
+
+@pytest.mark.skipif(not SQLITE, reason="is about SQLite's file")
+def test_a_folder_that_cannot_be_looked_into_is_503(ann: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbidden = Mock(**{"exists.side_effect": PermissionError(13, "Permission denied")})
+    monkeypatch.setattr("database.FILE", forbidden)
+    answer = ann("GET", "/users/me")
+    assert (answer.status_code, answer.headers.get("Retry-After"), list(answer.json())) == (503, "1", ["detail"])
+    monkeypatch.undo()
+    assert ann("GET", "/users/me").json() == ann.account
