@@ -54,7 +54,7 @@ ACCOUNT = [getattr(User, field) for field in UserPublic.model_fields]  # the col
 class UserCreate(UserBase):
     model_config = {"extra": "forbid"}
 
-    password: str
+    password: str  # a field that people write but nobody sees goes here and, as a column, into User
 
     @field_validator("*", mode="before")
     @classmethod

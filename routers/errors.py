@@ -24,6 +24,7 @@ TOO_LARGE: Error = 413, "A body has at most 64 KiB."
 NOT_JSON: Error = 415, "Send JSON and the header 'Content-Type: application/json' (curl --json does both)."
 NOT_A_FORM: Error = 415, f"This is no form: {HOW} (curl -d does)."
 MISTAKE: Error = 422, [{"type": "missing", "loc": ["body", "email"], "msg": "Field required"}]
+WRONG_PLACE: Error = 422, [{"type": "after", "loc": ["query", "after"], "msg": "Take it from Link, with the same sort"}]
 TOO_MANY_LOGINS: Error = 429, "Too many failed log-ins. Wait a minute."
 NO_DATABASE: Error = 503, "The database does not answer. Try again in a moment."
 

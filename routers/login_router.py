@@ -5,13 +5,14 @@ import secrets
 from asyncio import sleep
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Any
 
 import bcrypt
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
-from sqlmodel import UTCDateTime, bindparam, col, delete, func, insert, literal, select, update
+from sqlalchemy.orm import aliased
+from sqlmodel import Integer, UTCDateTime, bindparam, col, delete, func, insert, literal, select, update
 
 from database import Rows, read, stop, write
 from models import ACCOUNT, MAX_PASSWORD, LoginAttempt, Token, TokenPublic, User, UserPublic, email_address
@@ -22,26 +23,28 @@ if ROUNDS not in map(str, range(4, 32)):
     stop(f"BCRYPT_ROUNDS must be a whole number from 4 to 31, not {ROUNDS!r}")
 NO_HASH = bcrypt.gensalt(int(ROUNDS)).decode() + "." * 31  # no password has it, and it takes as long to find out
 LIFETIME, ATTEMPTS, WINDOW = timedelta(days=7), 10, timedelta(minutes=1)
-
 router = APIRouter(prefix="/api", tags=["log in"])
 LOGIN = errors.WRONG_LOGIN, errors.TOO_LARGE, errors.NOT_A_FORM, errors.MISTAKE, errors.TOO_MANY_LOGINS
 cores = CapacityLimiter(os.cpu_count() or 1)  # a hash takes a core for 0.2 s: in the event loop it would stop everybody
 bearer = OAuth2PasswordBearer(tokenUrl="/api/login", auto_error=False)
+UserId = Annotated[str, Path(pattern="^(me|[1-9][0-9]{0,8})$", description="An id, or `me` for your own.")]
 BearerToken = Annotated[str | None, Depends(bearer)]
 LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
-
-TOKEN_OWNER = select(*ACCOUNT).where(
-    col(User.id) == col(Token.user_id),
-    col(Token.hashed_token) == bindparam("hashed_token"),
-    col(Token.expires_at) > bindparam("now"),
+ASKER = aliased(User)
+ACCOUNT_FOR_TOKEN = (  # the account with an id, or with NULL the token's own, and who is asking: one query for both
+    select(*ACCOUNT)
+    .add_columns(col(ASKER.id).label("asker_id"), col(ASKER.is_admin).label("asker_is_admin"))
+    .select_from(Token)
+    .join(ASKER, col(ASKER.id) == Token.user_id)
+    .outerjoin(User, col(User.id) == func.coalesce(bindparam("id", type_=Integer), ASKER.id))
+    .where(col(Token.hashed_token) == bindparam("hashed_token"), col(Token.expires_at) > bindparam("now"))
 )
-ACCOUNT_BY_ID = select(*ACCOUNT).where(col(User.id) == bindparam("id"))
 HASH = select(User.id, User.hashed_password).where(col(User.email) == bindparam("email"))
 
 
 async def hash_password(password: str) -> str:
-    salt = bcrypt.gensalt(int(ROUNDS))
-    return (await to_thread.run_sync(bcrypt.hashpw, password.encode(), salt, limiter=cores)).decode()
+    hashed = await to_thread.run_sync(bcrypt.hashpw, password.encode(), bcrypt.gensalt(int(ROUNDS)), limiter=cores)
+    return hashed.decode()
 
 
 async def is_password(password: str, account: Rows) -> bool:
@@ -55,31 +58,32 @@ def digest(text: str | None) -> str:
     return sha256((text or "").encode(errors="replace")).hexdigest()
 
 
-async def current_user(token: BearerToken) -> UserPublic:
-    """Find whose token it is; raises 401."""
-    rows = await read(TOKEN_OWNER, hashed_token=digest(token), now=datetime.now(UTC))
-    if not rows:
+async def find_account(token: str | None, user_id: int | None = None) -> dict[str, Any]:
+    """Find an account, by default the token's own, and who is asking; raises 401."""
+    accounts = await read(ACCOUNT_FOR_TOKEN, hashed_token=digest(token), now=datetime.now(UTC), id=user_id)
+    if not accounts:
         raise HTTPException(*errors.NOT_SIGNED_IN, {"WWW-Authenticate": "Bearer"})
-    return UserPublic(**rows[0])
+    return accounts[0]
+
+
+async def current_user(token: BearerToken) -> UserPublic:
+    return UserPublic(**await find_account(token))
+
+
+class AccountInPath(OAuth2PasswordBearer):
+    """The account in the path, for its owner or an administrator; raises 401, 404, and 403 whether or not it exists."""
+
+    async def __call__(self, request: Request, user_id: UserId) -> UserPublic:  # type: ignore[override] # FastAPI calls it
+        account = await find_account(await super().__call__(request), None if user_id == "me" else int(user_id))
+        if account["id"] != account["asker_id"] and not account["asker_is_admin"]:
+            raise HTTPException(*errors.NOT_YOURS)
+        if not account["id"]:
+            raise HTTPException(*errors.NOT_FOUND)
+        return UserPublic(**account)
 
 
 CurrentUser = Annotated[UserPublic, Depends(current_user)]
-UserId = Annotated[str, Path(pattern="^(me|[1-9][0-9]{0,8})$", description="An id, or `me` for your own.")]
-
-
-async def allowed_user(user_id: UserId, user: CurrentUser) -> UserPublic:
-    """Find an account for its owner or an administrator; raises 403, whether or not it exists, and 404."""
-    if user_id in {"me", str(user.id)}:
-        return user
-    if not user.is_admin:
-        raise HTTPException(*errors.NOT_YOURS)
-    rows = await read(ACCOUNT_BY_ID, id=int(user_id))
-    if not rows:
-        raise HTTPException(*errors.NOT_FOUND)
-    return UserPublic(**rows[0])
-
-
-AllowedUser = Annotated[UserPublic, Depends(allowed_user)]
+AllowedUser = Annotated[UserPublic, Depends(AccountInPath("/api/login", bearer.scheme_name, auto_error=False))]
 
 
 @router.post("/login", responses=errors.documented(*LOGIN))

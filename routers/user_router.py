@@ -8,23 +8,14 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import tuple_
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import bindparam, col, delete, func, insert, or_, select, update
+from sqlmodel import bindparam, col, delete, func, insert, or_, select, true, update
 
-from database import read, write
+from database import Rows, read, write
 from models import ACCOUNT, Token, User, UserCreate, UserPublic, UserUpdate
 from routers import errors
-from routers.login_router import (
-    HASH,
-    AllowedUser,
-    BearerToken,
-    CurrentUser,
-    digest,
-    hash_password,
-    is_password,
-)
+from routers.login_router import HASH, AllowedUser, BearerToken, CurrentUser, digest, hash_password, is_password
 
 router = APIRouter(prefix="/api/users", tags=["users"])
-
 MINE = errors.NOT_SIGNED_IN, errors.NOT_YOURS
 WRITE = errors.BLANK, errors.EMAIL_TAKEN, errors.TOO_LARGE, errors.NOT_JSON, errors.MISTAKE
 
@@ -63,8 +54,7 @@ def place(sort: str, after: str) -> dict[str, Any]:
             value = [datetime.fromisoformat(value[0]).astimezone(UTC)]
         return dict(zip(order(sort), [*value, int(last_id)], strict=True))
     except (ValueError, OverflowError, IndexError):
-        mistake = {"type": "after", "loc": ["query", "after"], "msg": "Take it from Link, with the same sort"}
-        raise HTTPException(422, [mistake]) from None
+        raise HTTPException(*errors.WRONG_PLACE) from None
 
 
 @cache
@@ -77,28 +67,24 @@ def page_statement(sort: str, *, further: bool) -> Any:
     return statement.where(here < end if down else here > end) if further else statement
 
 
-@router.get("", responses=errors.documented(*MINE, errors.MISTAKE))
-async def list_users(
-    page: Annotated[Page, Query()], user: CurrentUser, request: Request, response: Response
-) -> list[UserPublic]:
+@router.get("", response_model=list[UserPublic], responses=errors.documented(*MINE, errors.MISTAKE))
+async def list_users(page: Annotated[Page, Query()], user: CurrentUser, request: Request, response: Response) -> Rows:
     """List accounts page by page, for administrators. `Link` in the answer leads to the next page."""
     if not user.is_admin:
         raise HTTPException(*errors.NOT_YOURS)
     statement = page_statement(page.sort, further=bool(page.after))
-    count = select(func.count().label("count")).select_from(User)
-    if page.q:
-        match = or_(*(col(text).icontains(page.q, autoescape=True) for text in (User.name, User.email)))
-        statement, count = statement.where(match), count.where(match)
+    match = or_(*(col(c).icontains(page.q, autoescape=True) for c in (User.name, User.email))) if page.q else true()
+    statement = statement.where(match) if page.q else statement
     end = place(page.sort, page.after) if page.after else {}
     rows = await read(statement, slow=bool(page.q), limit=page.limit + 1, **end)  # one more: is there a next page?
-    users = [UserPublic(**row) for row in rows[: page.limit]]
     if page.count:
+        count = select(func.count().label("count")).select_from(User).where(match)
         response.headers["X-Total-Count"] = str((await read(count, slow=True))[0]["count"])
     if len(rows) > page.limit:
-        last = users[-1].model_dump(mode="json")
+        last = rows[page.limit - 1]
         after = ",".join(str(last[name]) for name in order(page.sort))
         response.headers["Link"] = f'<{request.url.include_query_params(after=after)}>; rel="next"'
-    return users
+    return rows[: page.limit]
 
 
 @router.get("/{user_id}", responses=errors.documented(*MINE, errors.NOT_FOUND, errors.MISTAKE))

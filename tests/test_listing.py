@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import insert
 
-from database import SQLITE, engine
+from database import engine
 from models import User
 from routers.user_router import page_statement
 from tests.conftest import Person
@@ -159,7 +159,7 @@ def test_bytes_that_are_no_text_find_nothing(root: Person, q: str) -> None:
     assert root("GET", f"/users?q={q}").json() == []
 
 
-@pytest.mark.skipif(not SQLITE, reason="reads SQLite's query plan")
+@pytest.mark.sqlite
 @pytest.mark.parametrize("sort", SORTS)
 def test_a_page_is_found_in_an_index_and_needs_no_sorting(client: TestClient, sort: str) -> None:
     statement = page_statement(sort, further=True).compile(engine)

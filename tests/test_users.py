@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import col, delete
 
-from database import SQLITE, engine
+from database import engine
 from models import User
 from tests.conftest import PASSWORD, Person
 
@@ -155,10 +155,9 @@ def test_an_account_deleted_while_its_new_password_is_hashed_is_404(
     assert (answer.status_code, answer.json()) == (404, {"detail": "User not found."})
 
 
-@pytest.mark.skipif(not SQLITE, reason="is about SQLite's file")
+@pytest.mark.sqlite
 def test_a_folder_that_cannot_be_looked_into_is_503(ann: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    forbidden = Mock(**{"exists.side_effect": PermissionError(13, "Permission denied")})
-    monkeypatch.setattr("database.FILE", forbidden)
+    monkeypatch.setattr("database.os.stat", Mock(side_effect=PermissionError(13, "Permission denied")))
     answer = ann("GET", "/users/me")
     assert (answer.status_code, answer.headers.get("Retry-After"), list(answer.json())) == (503, "1", ["detail"])
     monkeypatch.undo()
