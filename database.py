@@ -11,7 +11,9 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy import Connection, Engine, Executable, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlmodel import SQLModel, create_engine
+from sqlmodel import create_engine
+
+from schema import add_what_is_new
 
 
 def stop(reason: str) -> NoReturn:
@@ -94,12 +96,13 @@ if SQLITE:
 
 
 def create_database() -> None:
-    """Create the file and the tables that are missing, once, however many workers start together."""
+    """Create the tables, or add to them what the models have more, once, however many workers start together."""
     try:
         if FILE:
             FILE.touch()
         with engine.begin() as connection:
             connection.exec_driver_sql(LOCK)
-            SQLModel.metadata.create_all(connection)
+            if differences := add_what_is_new(connection):
+                stop("\n".join(differences))
     except (DBAPIError, OSError) as error:
         stop(f"DATABASE_URL: {url!r} cannot be opened: {getattr(error, 'orig', error)}")

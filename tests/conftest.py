@@ -1,6 +1,7 @@
 """What the tests share: a fresh database for each, people in it, and a real server."""
 
 import asyncio
+import itertools
 import os
 import socket
 import subprocess
@@ -12,13 +13,25 @@ from pathlib import Path
 from typing import Any
 
 os.environ["BCRYPT_ROUNDS"] = "4"  # the cost is no matter of these tests, their time is
+POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
+
+
+def empty_database(folder: Path | str) -> str:
+    """Give the URL of a new database: on the server that TEST_DATABASE_URL names, else a file."""
+    if not POSTGRESQL:
+        return f"sqlite:///{folder}/app.db"
+    from tools.postgresql import new_database
+
+    return new_database(POSTGRESQL)
+
+
 memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a disk that need not turn; test_live.py has a real one
-os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{tempfile.mkdtemp(dir=memory)}/test.db"
+os.environ["DATABASE_URL"] = empty_database(tempfile.mkdtemp(dir=memory))
 
 import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
-from sqlmodel import SQLModel, col, update
+from sqlmodel import SQLModel, col, create_engine, update
 
 from database import create_database, engine, write
 from main import app
@@ -26,6 +39,13 @@ from models import User
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about SQLite's file where the database is another."""
+    about_sqlite = [item for item in items if POSTGRESQL and item.get_closest_marker("sqlite")]
+    config.hook.pytest_deselected(items=about_sqlite)
+    items[:] = [item for item in items if item not in about_sqlite]
 
 
 class Person:
@@ -82,19 +102,38 @@ def make_admin(user_id: int) -> None:
     asyncio.run(write(update(User).where(col(User.id) == user_id).values(is_admin=True)))
 
 
-class Server:
-    """A uvicorn of its own on a free port, as a user starts it."""
+# Below what the kernel gives to clients, and for each of the suite's processes others: no two servers take one port.
+PORTS = itertools.count(20_000 + 3_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 
-    def __init__(self, folder: Path, *options: str, **settings: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+class Server:
+    """A uvicorn of its own on a free port, as a user starts it: of this project, or of a copy of it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *options: str,
+        app: str = "main:app",
+        project: Path = ROOT,
+        host: str = "127.0.0.1",
+        namespace: str = "",
+        **settings: str,
+    ) -> None:
+        self.port = next(port for port in PORTS if is_free(port))
+        self.url = f"http://{host}:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=30)
-        self.database = folder / "app.db"
+        self.database = url
         self.log = folder / "server.log"
-        command = [sys.executable, "-m", "uvicorn", "main:app", "--app-dir", str(ROOT), "--port", str(self.port)]
-        environment = os.environ | {"DATABASE_URL": f"sqlite:///{self.database}", "PYTHONPATH": str(ROOT)} | settings
+        command = ["ip", "netns", "exec", namespace] if namespace else []
+        command += [sys.executable, "-m", "uvicorn", app, "--app-dir", str(project)]
+        command += ["--host", host, "--port", str(self.port)]
+        environment = os.environ | {"DATABASE_URL": url, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"} | settings
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [*command, "--no-access-log", *options], cwd=folder, env=environment, stdout=log, stderr=log
@@ -108,6 +147,14 @@ class Server:
                 time.sleep(0.05)
         raise AssertionError(self.log.read_text())
 
+    def rows(self, query: str) -> list[Any]:
+        """Ask the database itself, past the server."""
+        engine = create_engine(self.database)
+        with engine.connect() as connection:
+            found = [tuple(row) for row in connection.exec_driver_sql(query)]
+        engine.dispose()
+        return found
+
     def stop(self, how: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.terminate) -> None:
         self.client.close()
         how(self.process)
@@ -117,9 +164,10 @@ class Server:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
+    url = empty_database(tmp_path)
 
-    def start(*options: str, **settings: str) -> Server:
-        servers.append(Server(tmp_path, *options, **settings))
+    def start(*options: str, **settings: Any) -> Server:
+        servers.append(Server(tmp_path, settings.pop("url", url), *options, **settings))
         return servers[-1]
 
     yield start

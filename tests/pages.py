@@ -1,0 +1,64 @@
+"""Run what a page shows: its commands against a server, their output beside what the page says."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT, Server
+
+CHANGING = [
+    (r'"access_token":"[^"]+"', '"access_token":"…"'),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "…Z"),
+]
+
+
+def steady(text: str) -> str:
+    """Blot out what is another one each time: tokens and times."""
+    for pattern, text_instead in CHANGING:
+        text = re.sub(pattern, text_instead, text)
+    return text.strip()
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    """Give the fenced blocks of a kind."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def check_commands(blocks: list[str], server: Server, folder: Path = ROOT) -> int:
+    """Run each line that begins with `$ ` in one shell, compare its output with the lines below it, and count them."""
+    steps = [step.partition("\n") for block in blocks for step in block.split("$ ", 1)[1].split("\n$ ")]
+    script = "\n".join(f"{command}\nprintf '\\0'" for command, _, _ in steps)
+    script = script.replace("localhost:8000", f"127.0.0.1:{server.port}").replace(".venv/bin/python", sys.executable)
+    environment = os.environ | {"DATABASE_URL": server.database}
+    shell = ["bash", "-c", script]
+    run = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    for (command, _, shown), output in zip(steps, run.stdout.split("\0"), strict=False):
+        assert steady(output) == steady(shown), command
+    return len(steps)
+
+
+def copy_of_project(folder: Path) -> Path:
+    """Copy what the API is made of, for a test to change."""
+    folder.mkdir()
+    for file in [*ROOT.glob("*.py"), ROOT / "pyproject.toml", ROOT / "routers", ROOT / "tests", ROOT / "tools"]:
+        copy = shutil.copytree if file.is_dir() else shutil.copy
+        copy(file, folder / file.name)
+    return folder
+
+
+def apply(diff: str, project: Path) -> None:
+    """Apply a diff whose hunks have no line numbers: each must fit in one place."""
+    for part in diff.split("--- ")[1:]:
+        header, *hunks = re.split(r"^@@\n", part, flags=re.MULTILINE)
+        file = project / header.partition("+++ b/")[2].strip()
+        text = file.read_text() if file.exists() else ""
+        for hunk in hunks:
+            lines = hunk.splitlines()
+            old = "".join(f"{line[1:]}\n" for line in lines if line[:1] != "+")
+            new = "".join(f"{line[1:]}\n" for line in lines if line[:1] != "-")
+            assert not old or text.count(old) == 1, (file.name, old)
+            text = text.replace(old, new) if old else new
+        file.write_text(text)
