@@ -1,0 +1,59 @@
+"""tools.fake: believable accounts, quickly, and never into what is somebody's by accident."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Server, empty_database
+
+pytest.importorskip("faker", reason="needs: pip install -r tools/requirements.txt")
+
+
+def fake(url: str, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tools.fake", *arguments],
+        env=os.environ | {"DATABASE_URL": url, "COLUMNS": "200"},
+        cwd=ROOT,
+        input=answer,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_fills_a_database_and_says_how_to_log_in(serve: Callable[..., Server]) -> None:
+    server = serve()
+    filled = fake(server.database, "1500")
+    assert filled.returncode == 0, filled.stderr
+    assert "1,500 accounts" in filled.stdout
+    name, password = re.findall(r"username=(\S+) -d password=(\S+)", filled.stdout)[0]
+    login = server.client.post("/api/login", data={"username": name, "password": password})
+    me = server.client.get("/api/users/me", headers={"Authorization": f"Bearer {login.json()['access_token']}"}).json()
+    assert me["email"] == name
+    assert " " in me["name"]
+    assert server.rows('SELECT count(*) FROM "user"') == [(1500,)]
+
+
+def test_it_adds_to_accounts_only_when_told_and_deletes_only_after_asking(tmp_path: Path) -> None:
+    url = empty_database(tmp_path)
+    assert fake(url, "10").returncode == 0
+    refused = fake(url, "10")
+    assert refused.returncode == 1
+    assert "--add" in refused.stderr
+    assert "20 accounts" in fake(url, "10", "--add").stdout
+    assert "Nothing was deleted." in fake(url, "--reset", answer="no\n").stderr
+    assert "20 accounts" in fake(url, "10").stderr
+    assert "is empty" in fake(url, "--reset", answer="yes\n").stdout
+    assert "10 accounts" in fake(url, "10").stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["0"], ["many"]])
+def test_a_wrong_call_says_how_to_call_it(tmp_path: Path, arguments: list[str]) -> None:
+    called = fake(empty_database(tmp_path), *arguments)
+    assert called.returncode == 2
+    assert "usage: python -m tools.fake" in called.stderr
