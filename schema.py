@@ -3,7 +3,7 @@
 from alembic.autogenerate import produce_migrations
 from alembic.migration import MigrationContext
 from alembic.operations import MigrateOperation, Operations, ops
-from sqlalchemy import Column, Connection, DefaultClause, literal, text
+from sqlalchemy import Column, Connection, DefaultClause, literal, literal_column
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 from sqlmodel import SQLModel
@@ -34,7 +34,7 @@ def difference(change: MigrateOperation) -> str | None:
             change.column.index = False  # which is a change of its own
             if isinstance(default, ScalarElementColumnDefault):
                 sql = literal(default.arg, change.column.type).compile(compile_kwargs={"literal_binds": True})
-                change.column.server_default = DefaultClause(text(str(sql)))
+                change.column.server_default = DefaultClause(literal_column(str(sql)))
             elif not null:
                 return f"{table}.{column}: required, and the rows that exist have none"
         case ops.DropColumnOp(table_name=table, column_name=column):
@@ -44,5 +44,5 @@ def difference(change: MigrateOperation) -> str | None:
             here, there = f"{old}{' or null' if null else ''}", f"{new}{' or null' if may else ''}"
             return f"{table}.{column}: {here} in the database, {there} in models.py"
         case _ if not isinstance(change, ops.CreateIndexOp):
-            return f"{change.to_diff_tuple()}: only a new table can have this (or, for unique=True, add index=True)"
+            return f"{change.to_diff_tuple()}: a table that exists cannot change this (for unique=True, add index=True)"
     return None

@@ -140,12 +140,19 @@ class Server:
             )
         deadline = time.monotonic() + 30
         while self.process.poll() is None and time.monotonic() < deadline:
-            try:
-                if self.client.get("/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
+            if self.answers():
+                return
+            time.sleep(0.05)
         raise AssertionError(self.log.read_text())
+
+    def answers(self) -> bool:
+        try:
+            return self.client.get("/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def logged(self, text: str) -> bool:
+        return text in self.log.read_text()
 
     def rows(self, query: str) -> list[Any]:
         """Ask the database itself, past the server."""

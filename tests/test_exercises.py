@@ -1,8 +1,10 @@
 """Each solution of docs/exercises.md, applied to a copy of the project, does what its curl shows."""
 
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,14 @@ import pytest
 
 from tests.conftest import ROOT, Server
 from tests.pages import apply, blocks, check_commands, copy_of_project
+
+
+def wait_for(condition: Callable[..., bool], *arguments: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition(*arguments):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.1)
+
 
 EXERCISES = (ROOT / "docs" / "exercises.md").read_text().split("\n## ")[1:]
 
@@ -31,3 +41,20 @@ def test_a_solution_does_what_the_exercise_shows(tmp_path: Path, serve: Callable
         command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *tests]
         run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stdout
+
+
+def test_the_page_for_a_class_goes_as_it_says(tmp_path: Path, serve: Callable[..., Server]) -> None:
+    project = copy_of_project(tmp_path / "project")
+    server = serve("--reload", "--reload-dir", str(project), project=project)
+    page = (ROOT / "docs" / "class.md").read_text()
+    token = "$ " + re.findall(r"^\$ (TOKEN=.*\n)", page, flags=re.MULTILINE)[0]
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE):
+        if kind == "diff":
+            server.log.write_text("")
+            apply(block, project)
+            wait_for(server.logged, "Started server process")
+        elif kind == "text":
+            wait_for(server.logged, block.strip())
+        else:
+            wait_for(server.answers)
+            check_commands([block if "TOKEN" not in block else token + block], server, project)

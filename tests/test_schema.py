@@ -102,7 +102,7 @@ def test_one_line_is_a_field_in_the_table_in_sign_up_patch_answers_and_docs(proj
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ('plan: str = "it\'s free"', "it's free"),
+        ('plan: str = "it\'s 100 % free:now"', "it's 100 % free:now"),
         ("score: int = 0", 0),
         ("is_new: bool = True", True),
         ("is_old: bool = False", False),

