@@ -208,6 +208,20 @@ def test_a_database_that_is_moved_away_is_503_and_comes_back(serve: Serve, tmp_p
 
 
 @pytest.mark.sqlite
+def test_a_file_that_is_put_in_its_place_is_the_one_that_is_read_and_written(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    ann = person(server)
+    with closing(sqlite3.connect(tmp_path / "app.db")) as one, closing(sqlite3.connect(tmp_path / "copy.db")) as other:
+        one.backup(other)
+    for file in tmp_path.glob("app.db*"):
+        file.unlink()
+    (tmp_path / "copy.db").rename(tmp_path / "app.db")
+    assert ann("PATCH", "/users/me", json={"name": "New"}).status_code == 200
+    assert ann("GET", "/users/me").json()["name"] == "New"
+    assert server.rows("SELECT name FROM user") == [("New",)]
+
+
+@pytest.mark.sqlite
 def test_a_file_that_is_no_database_is_503(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     ann = person(server)
