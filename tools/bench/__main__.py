@@ -23,7 +23,7 @@ from typing import Any
 
 import bcrypt
 import pygal
-from pygal.style import CleanStyle
+from pygal.style import Style
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -36,6 +36,8 @@ Result = dict[str, Any]
 REQUESTS = ["GET /api/users/me", "GET /api/users/{id}", "GET /api/users?limit=20", "GET /api/users?limit=100"]
 # request: at least so many times the pattern, PocketBase and the limit
 TARGETS = dict(zip(REQUESTS, [(3.5, 1.0, 0.4), (3.5, 1.0, 0.35), (4, 1.0, 0.35), (5, 1.3, 0.4)], strict=True))
+# Okabe and Ito's colours, which the colour-blind tell apart; this API's are blue.
+COLORS = ("#e69f00", "#56b4e9", "#999999", "#cc79a7", "#f0e442", "#d55e00", "#009e73", "#0072b2", "#003f66")
 RATIOS = [("ours", "tutorial"), ("ours2", "pocketbase"), ("ours", "limit")]
 SIGN_UP = """
 counter = {start}
@@ -226,9 +228,9 @@ def show(results: Result, names: dict[str, str]) -> None:
 
 
 def draw(results: Result, names: dict[str, str]) -> None:
-    chart = pygal.HorizontalBar(
-        style=CleanStyle, js=[], width=900, height=560, legend_at_bottom=True, print_values=True
-    )
+    style = Style(background="white", plot_background="white", value_font_size=11, colors=COLORS)
+    chart = pygal.HorizontalBar(style=style, js=[], width=900, height=1000, legend_at_bottom=True, print_values=True)
+    chart.print_values_position = "top"
     chart.title = f"Right answers a second, 16 clients, {results['rows']:,} accounts, {results['machine']}"
     chart.x_labels = REQUESTS
     chart.formatter = "{:,.0f}".format
