@@ -94,7 +94,9 @@ def measure_crowds(contenders: list[Contender], options: argparse.Namespace, pro
     found: Result = {one.key: {} for one in chosen}
     for clients in progress.track([16, 256, 1000], description="crowds"):
         for contender in chosen:
-            found[contender.key][str(clients)] = read(contender, REQUESTS[0], clients, max(3, options.seconds))
+            runs = [read(contender, REQUESTS[0], clients, max(2, options.seconds)) for _ in range(options.rounds)]
+            rate, errors = statistics.median(run["rate"] for run in runs), sum(run["errors"] for run in runs)
+            found[contender.key][str(clients)] = {"rate": rate, "errors": errors}
     for contender in chosen:  # what a pattern that hangs has left behind must not meet the next test
         contender.stop()
         contender.run()
