@@ -67,11 +67,13 @@ async def find_account(token: str | None, user_id: int | None = None) -> dict[st
 
 
 async def current_user(token: BearerToken) -> UserPublic:
+    """Find whose token it is; raises 401."""
     return UserPublic(**await find_account(token))
 
 
 class AccountInPath(OAuth2PasswordBearer):
-    """The account in the path, for its owner or an administrator; raises 401, 404, and 403 whether or not it exists."""
+    """The account in the path, for its owner or an administrator; raises 401, 404, and 403 whether or not it exists.
+    It reads the token itself: with one dependency more a read takes a twentieth longer."""
 
     async def __call__(self, request: Request, user_id: UserId) -> UserPublic:  # type: ignore[override] # FastAPI calls it
         account = await find_account(await super().__call__(request), None if user_id == "me" else int(user_id))

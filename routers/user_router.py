@@ -81,7 +81,7 @@ async def list_users(page: Annotated[Page, Query()], user: CurrentUser, request:
         count = select(func.count().label("count")).select_from(User).where(match)
         response.headers["X-Total-Count"] = str((await read(count, slow=True))[0]["count"])
     if len(rows) > page.limit:
-        last = rows[page.limit - 1]
+        last = UserPublic(**rows[page.limit - 1]).model_dump(mode="json")
         after = ",".join(str(last[name]) for name in order(page.sort))
         response.headers["Link"] = f'<{request.url.include_query_params(after=after)}>; rel="next"'
     return rows[: page.limit]

@@ -1,6 +1,7 @@
 """The list: pages, order, search and count."""
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
@@ -69,6 +70,13 @@ def test_a_walk_goes_on_when_the_account_it_stopped_at_is_gone(
     assert root("DELETE", f"/users/{last['id']}").status_code == 204
     rest = follow(root, page.links["next"]["url"].partition("/api")[2])
     assert page.json() + rest == whole
+
+
+def test_the_link_names_the_last_account_as_the_answer_shows_it(root: Person, accounts: list[dict[str, Any]]) -> None:
+    page = root("GET", "/users?sort=created_at&limit=3")
+    last = page.json()[-1]
+    (after,) = parse_qs(urlsplit(page.links["next"]["url"]).query)["after"]
+    assert after == f"{last['created_at']},{last['id']}"
 
 
 def test_the_end_of_a_page_can_be_written_by_hand(root: Person, accounts: list[dict[str, Any]]) -> None:
