@@ -1,108 +1,110 @@
-"""The database. No other module knows whether it is SQLite or PostgreSQL."""
+"""The database: `SessionDep` for what is written, `read` for what every request pays.
 
-import os
-import sqlite3
-import sys
-from functools import cache, partial
-from pathlib import Path
-from typing import Any, NoReturn
+Write your own routers with `SessionDep`, as in SQLModel's tutorial. How a connection is
+opened, on SQLite and on PostgreSQL, is in core/engine.py.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import Connection, Engine, Executable, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import ConnectionPoolEntry
-from sqlmodel import create_engine
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import Executable
+from sqlmodel import Session, func, select
 
-from schema import add_what_is_new
+from core import errors
+from core.engine import (
+    READS,
+    SCANS,
+    SESSIONS,
+    SQLITE,
+    autocommit_engine,
+    create_file,
+    engine,
+    file_id,
+    loop_connection,
+    reading_engine,
+)
+from core.schema import create_or_extend_tables
+from core.settings import DATABASE_URL
+from models import User
+
+log = logging.getLogger("uvicorn.error")
 
 
-def stop(reason: str) -> NoReturn:
-    """End the start with one line and no traceback."""
-    sys.tracebacklimit = 0
-    raise SystemExit(reason)
+async def get_session(request: Request) -> AsyncIterator[Session]:
+    """Give a session to one request, and close it before the answer is sent.
+
+    On SQLite its transaction begins with the write lock, so what you read in it is
+    still true when you write. A GET takes no lock: let it only read.
+    """
+    file = file_id()
+    bind = engine
+    if request.method == "GET":
+        bind = reading_engine
+    # Objects stay as they are after a commit, so they need no refresh(), nor a query.
+    session = Session(bind, expire_on_commit=False)
+    try:
+        yield session
+    finally:
+        await run_in_threadpool(session.close)
+    if file_id() != file:  # the file was replaced, so this may be in the old one
+        raise errors.DatabaseUnavailable
 
 
-try:
-    url = make_url(os.environ.get("DATABASE_URL") or "sqlite:///app.db")
-    SQLITE = {"sqlite": True, "postgresql+psycopg": False}[url.drivername]
-    FILE = Path(url.database).absolute() if SQLITE and url.database not in {None, "", ":memory:"} else None
-    LOCK = "BEGIN IMMEDIATE" if SQLITE else "SELECT pg_advisory_xact_lock(0)"
-    limits = {"connect_timeout": 3, "options": "-c timezone=UTC -c statement_timeout=10s -c lock_timeout=4s"}
-    if SQLITE:
-        # mode=rw: a file that was moved away must not come back empty. memdb: what connections share in memory.
-        path = f"{FILE.as_uri()}?mode=rw" if FILE else "file:/users?vfs=memdb"
-        url, limits = make_url(f"sqlite:///{path}&uri=true"), {"timeout": 4}
-    threads = CapacityLimiter(size := 4 if SQLITE else 10)  # each has a connection, and so has the event loop
-    engine = create_engine(url, pool_size=size + 1, connect_args=limits, hide_parameters=True, pool_pre_ping=not SQLITE)
-    reading = engine.execution_options(isolation_level="AUTOCOMMIT")  # the same connections, without BEGIN and COMMIT
-except (ArgumentError, KeyError, ValueError, ImportError):
-    stop(
-        "DATABASE_URL must be like sqlite:///app.db or postgresql+psycopg://user:pw@host/name (with psycopg installed)"
-    )
+# Whoever waits for one of them holds neither a thread nor a connection (fastapi#3205).
+SessionDep = Annotated[
+    Session, Depends(get_session, scope="function", max_concurrency=SESSIONS)
+]
+
+
+# ---- The fast lane. Who is asking, and the list: what nearly every request reads. ----
+#
+# A query through a session costs 250 µs: a thread, a connection from the pool, building
+# the statement, an object for each row. SQLite needs 10 µs of it. So the two or three
+# statements that are asked all the time are built once, and run by the event loop on a
+# connection that stays open. You need this when a measurement says so, not before.
 
 Rows = list[dict[str, Any]]
-inode = 0  # of the file that is open
+reading = CapacityLimiter(max(1, READS))
+scanning = CapacityLimiter(SCANS)
 
 
-async def read(statement: Executable, *, slow: bool = False, **parameters: Any) -> Rows:
-    """Run a query; `slow` if it reads a whole table. The event loop runs SQLite's: 10 µs, less than a thread costs."""
-    if SQLITE and not slow:
-        check_file()
-        return fetch(reader(), statement, parameters)
-    return await to_thread.run_sync(partial(transact, statement, on=reading, **parameters), limiter=threads)
+async def read(statement: Executable, **parameters: Any) -> Rows:
+    """Run a query that finds its rows by an index, and give them as dictionaries."""
+    if SQLITE:
+        return fetch(loop_connection.get(), statement, parameters)
+    return await to_thread.run_sync(
+        fetch_in_thread, statement, parameters, limiter=reading
+    )
 
 
-async def write(*statements: Executable, alone: bool = False) -> Rows:
-    """Run statements in one transaction and give the first rows; `alone` is one at a time, of all workers and hosts.
-    Who waits holds neither a thread nor a connection, or 100 clients would wait for ever (fastapi#3205)."""
-    return await to_thread.run_sync(partial(transact, *statements, alone=alone), limiter=threads)
+async def scan(statement: Executable, **parameters: Any) -> Rows:
+    """Run a query that reads a whole table: in a thread, a few at a time."""
+    return await to_thread.run_sync(
+        fetch_in_thread, statement, parameters, limiter=scanning
+    )
 
 
-def transact(*statements: Executable, alone: bool = False, on: Engine = engine, **parameters: Any) -> Rows:
-    check_file()
-    with on.begin() as connection:
-        if alone:
-            connection.exec_driver_sql(LOCK)
-        results = [fetch(connection, statement, parameters) for statement in statements]
-    return next(filter(None, results), [])
+def fetch_in_thread(statement: Executable, parameters: dict[str, Any]) -> Rows:
+    with autocommit_engine.connect() as connection:
+        return fetch(connection, statement, parameters)
 
 
-def fetch(connection: Connection, statement: Executable, parameters: dict[str, Any]) -> Rows:
+def fetch(connection: Any, statement: Executable, parameters: dict[str, Any]) -> Rows:
     result = connection.execute(statement, parameters)
-    names = tuple(result.keys()) if result.returns_rows else ()
-    return [dict(zip(names, row, strict=True)) for row in result.all()] if names else []
-
-
-@cache
-def reader() -> Connection:
-    """Open the event loop's connection, once: taking one from the pool takes longer than a query."""
-    return reading.connect()
-
-
-def check_file() -> None:
-    """Open the file anew if it is another one: a connection goes on writing into a file that was moved or deleted."""
-    global inode
-    if FILE and inode != (inode := os.stat(FILE).st_ino):
-        reader.cache_clear()
-        engine.dispose()
-
-
-if SQLITE:
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
-        connection.executescript("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
-        connection.create_function("lower", 1, str.lower, deterministic=True)  # SQLite's own knows A to Z
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result.all()]
 
 
 def create_database() -> None:
-    """Create the tables, or add to them what the models have more, once, however many workers start together."""
-    try:
-        if FILE:
-            FILE.touch()
-        with engine.begin() as connection:
-            connection.exec_driver_sql(LOCK)
-            if differences := add_what_is_new(connection):
-                stop("\n".join(differences))
-    except (DBAPIError, OSError) as error:
-        stop(f"DATABASE_URL: {url!r} cannot be opened: {getattr(error, 'orig', error)}")
+    """Create the tables, or add what the models have more, and say what is there."""
+    create_file()
+    added = create_or_extend_tables(engine)
+    with Session(reading_engine) as session:
+        users = session.exec(select(func.count()).select_from(User)).one()
+    log.info("Database: %s, %s accounts", DATABASE_URL, users)
+    if added:
+        log.info("added %s", ", ".join(added))

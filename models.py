@@ -1,87 +1,129 @@
-"""Accounts and tokens. Each class is schema, and with table=True it is the table as well."""
+"""The SQLModel classes. Each is a schema, and with table=True it is a table as well."""
 
+import unicodedata
 from datetime import UTC, datetime
 
-from email_validator import EmailNotValidError, validate_email
-from pydantic import StrictBool, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError, PydanticUndefined
+from pydantic import StrictBool, field_validator
+from pydantic_core import PydanticCustomError
 from sqlmodel import Field, Index, SQLModel
 
+from core.fields import (
+    all_optional,
+    fits_on_one_line,
+    is_blank,
+    is_storable,
+    normal_address,
+    without_rules,
+)
+
+MAX_NAME = 100  # characters
 MAX_PASSWORD = 72  # bytes in UTF-8: bcrypt's limit
+EMAIL_FORMAT = {"json_schema_extra": {"format": "email"}}
 
 
-def email_address(text: str) -> str:
-    """Check an address and give it in lower case, for the unique index to know it again; raises ValueError."""
-    try:
-        return validate_email(text.strip(), check_deliverability=False).normalized.lower()
-    except EmailNotValidError:  # whose message repeats what was typed
-        raise PydanticCustomError("email", "An email address looks like name@example.com") from None
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 class UserBase(SQLModel):
-    """What people write and see. A field added here is in the table, sign-up, PATCH, every answer and /docs."""
+    """What people write and see.
 
-    name: str = Field(max_length=100)
-    email: str = Field(unique=True, schema_extra={"json_schema_extra": {"format": "email"}})
+    A field added here is in the table, in sign-up, PATCH, every answer and /docs.
+    """
+
+    name: str = Field(max_length=MAX_NAME)
+    email: str = Field(unique=True, schema_extra=EMAIL_FORMAT)
 
 
 class User(UserBase, table=True):
     """The table. A field that only the code may see goes here."""
 
     __table_args__ = (
+        # A page of the list begins in the middle of one of these.
         Index("ix_user_name_id", "name", "id"),
         Index("ix_user_created_at_id", "created_at", "id"),
-        {"sqlite_autoincrement": True},  # else the id of a deleted account is handed out again
+        # Without it SQLite hands the id of a deleted account out again.
+        {"sqlite_autoincrement": True},
     )
 
     id: int | None = Field(default=None, primary_key=True)
     is_admin: bool = False
-    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    created_at: datetime = Field(default_factory=now)
     hashed_password: str
 
 
+@without_rules
 class UserPublic(UserBase):
-    """What every answer shows. A field that people see but do not write goes here and into User."""
+    """What every answer shows."""
 
+    # A field that people see but do not write goes here and into User.
     id: int
     is_admin: bool
     created_at: datetime
 
 
-ACCOUNT = [getattr(User, field) for field in UserPublic.model_fields]  # the columns of an answer
-
-
 class UserCreate(UserBase):
+    """What people send to sign up."""
+
     model_config = {"extra": "forbid"}
 
-    password: str  # a field that people write but nobody sees goes here and, as a column, into User
+    # A field that people write but nobody sees goes here and, as a column, into User.
+    password: str
+
+    @field_validator("name")
+    @classmethod
+    def is_a_name(cls, name: str) -> str:
+        if not fits_on_one_line(name):
+            raise PydanticCustomError(
+                "one_line", "Leave out line breaks, control and direction characters"
+            )
+        name = unicodedata.normalize("NFC", name.strip())
+        if len(name) > MAX_NAME:  # a few letters are two characters in this form
+            raise PydanticCustomError("too_long", "A name has at most 100 characters")
+        return name
+
+    @field_validator("email")
+    @classmethod
+    def is_an_address(cls, email: str) -> str:
+        address = normal_address(email)
+        if address is None:
+            raise PydanticCustomError(
+                "email", "An email address looks like name@example.com"
+            )
+        return address
+
+    @field_validator("password")
+    @classmethod
+    def fits_bcrypt(cls, password: str) -> str:
+        if len(password.encode()) > MAX_PASSWORD:
+            raise PydanticCustomError(
+                "too_long", "A password has at most 72 bytes in UTF-8 (bcrypt's limit)"
+            )
+        return password
+
+    @field_validator("name", "email", "password", mode="before")
+    @classmethod
+    def is_not_blank(cls, value: object) -> object:
+        if isinstance(value, str) and is_blank(value):
+            raise PydanticCustomError("blank", "All fields are required.")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
-    def check(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse what the contract refuses, and in any field what JSON can say but no column can hold."""
-        match info.field_name, value:
-            case "name" | "email" | "password", str(text) if not text.strip():
-                raise PydanticCustomError("blank", "All fields are required.")
-            case _, str(text) if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-                raise PydanticCustomError("not_storable", "Leave out NUL and halves of surrogate pairs")
-            case "name", str(text) if any(character < " " or "\x7f" <= character < "\xa0" for character in text):
-                raise PydanticCustomError("control_character", "Leave out line breaks and other control characters")
-            case "password", str(text) if len(text.encode()) > MAX_PASSWORD:
-                raise PydanticCustomError("too_long", "A password has at most 72 bytes in UTF-8 (bcrypt's limit)")
-            case "email", str(text):
-                return email_address(text)
+    def is_storable(cls, value: object) -> object:
+        if isinstance(value, str) and not is_storable(value):
+            raise PydanticCustomError(
+                "not_storable", "Leave out NUL and halves of surrogate pairs"
+            )
         return value
 
 
+@all_optional
 class UserUpdate(UserCreate):
+    """What people send to change an account: any of these fields."""
+
     current_password: str
     is_admin: StrictBool
-
-
-for field in UserUpdate.model_fields.values():  # a PATCH may have any of them: what is not sent is not set
-    field.default, field.default_factory = PydanticUndefined, lambda: None
-UserUpdate.model_rebuild(force=True)
 
 
 class Token(SQLModel, table=True):
@@ -89,19 +131,21 @@ class Token(SQLModel, table=True):
 
     hashed_token: str = Field(primary_key=True)
     user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", index=True)
-    expires_at: datetime
+    expires_at: datetime = Field(index=True)
 
 
 class TokenPublic(SQLModel):
+    """What a log-in answers."""
+
     access_token: str
     token_type: str = "bearer"
     expires_in: int  # seconds, as in RFC 6749, section 5.1
 
 
-class LoginAttempt(SQLModel, table=True):
-    """A log-in of a client (an email at an address) that is being tried or failed, for a minute."""
+class WrongPassword(SQLModel, table=True):
+    """A wrong password, kept for a minute, so that guessing takes long."""
 
     id: int | None = Field(default=None, primary_key=True)
-    client: str = Field(index=True)
-    failed: bool = False
+    account: str = Field(index=True)  # digest: an email from an address, or a user's id
+    address: str = Field(index=True)  # digest: where it came from
     expires_at: datetime = Field(index=True)

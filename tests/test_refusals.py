@@ -19,7 +19,9 @@ SECRET = "hunter2-do-not-echo"
 def test_a_blank_field_is_400(ann: Person, field: str, blank: str) -> None:
     answer = ann.client.post("/api/users", json=GOOD | {field: blank})
     assert (answer.status_code, answer.json()) == (400, BLANK)
-    answer = ann("PATCH", "/users/me", json={field: blank, "current_password": PASSWORD})
+    answer = ann(
+        "PATCH", "/users/me", json={field: blank, "current_password": PASSWORD}
+    )
     assert (answer.status_code, answer.json()) == (400, BLANK)
     assert ann("GET", "/users/me").json() == ann.account
 
@@ -44,9 +46,13 @@ WRONG: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "value"), WRONG)
-def test_a_wrong_field_is_one_422_without_echo(ann: Person, field: str, value: Any) -> None:
+def test_a_wrong_field_is_one_422_without_echo(
+    ann: Person, field: str, value: Any
+) -> None:
     for answer in (
-        ann.client.post("/api/users", content=json.dumps(GOOD | {field: value}), headers=JSON),
+        ann.client.post(
+            "/api/users", content=json.dumps(GOOD | {field: value}), headers=JSON
+        ),
         ann("PATCH", "/users/me", content=json.dumps({field: value}), headers=JSON),
     ):
         assert answer.status_code == 422, answer.text
@@ -54,18 +60,26 @@ def test_a_wrong_field_is_one_422_without_echo(ann: Person, field: str, value: A
         assert set(mistake) == {"type", "loc", "msg"}
         assert mistake["loc"][0] == "body"
     assert ann("GET", "/users/me").json() == ann.account
-    assert ann.client.post("/api/users", json=GOOD).status_code == 201, "nothing was stored"
+    assert ann.client.post("/api/users", json=GOOD).status_code == 201, (
+        "nothing was stored"
+    )
 
 
 @pytest.mark.parametrize("field", GOOD)
 def test_a_missing_field_is_422_that_names_it(client: TestClient, field: str) -> None:
-    answer = client.post("/api/users", json={key: value for key, value in GOOD.items() if key != field})
+    answer = client.post(
+        "/api/users", json={key: value for key, value in GOOD.items() if key != field}
+    )
     assert answer.status_code == 422
-    assert answer.json() == {"detail": [{"type": "missing", "loc": ["body", field], "msg": "Field required"}]}
+    assert answer.json() == {
+        "detail": [{"type": "missing", "loc": ["body", field], "msg": "Field required"}]
+    }
 
 
 @pytest.mark.parametrize("value", [True, False, None])
-def test_nobody_signs_up_as_administrator(client: TestClient, value: bool | None) -> None:
+def test_nobody_signs_up_as_administrator(
+    client: TestClient, value: bool | None
+) -> None:
     assert client.post("/api/users", json=GOOD | {"is_admin": value}).status_code == 422
 
 
@@ -81,7 +95,11 @@ def test_is_admin_sent_by_a_member_is_403(ann: Person) -> None:
 
 
 def test_the_longest_of_everything_is_accepted(client: TestClient) -> None:
-    longest = {"name": "é" * 100, "email": "a" * 64 + "@example.com", "password": "é" * 36}
+    longest = {
+        "name": "é" * 100,
+        "email": "a" * 64 + "@example.com",
+        "password": "é" * 36,
+    }
     assert client.post("/api/users", json=longest).json()["name"] == longest["name"]
     login = {"username": longest["email"], "password": longest["password"]}
     assert client.post("/api/login", data=login).status_code == 200
@@ -118,8 +136,13 @@ def test_what_is_no_json_is_4xx_in_one_shape(ann: Person, body: bytes) -> None:
         assert list(answer.json()) == ["detail"]
 
 
-@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain", "application/jsonp"])
-def test_json_sent_as_something_else_is_415_that_says_how(ann: Person, kind: str | None) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [None, "application/x-www-form-urlencoded", "text/plain", "application/jsonp"],
+)
+def test_json_sent_as_something_else_is_415_that_says_how(
+    ann: Person, kind: str | None
+) -> None:
     headers = {"Content-Type": kind} if kind else {}
     for answer in (
         ann.client.post("/api/users", content=json.dumps(GOOD), headers=headers),
@@ -131,21 +154,31 @@ def test_json_sent_as_something_else_is_415_that_says_how(ann: Person, kind: str
 
 
 def test_a_login_sent_as_json_is_415_and_says_how(ann: Person) -> None:
-    answer = ann.client.post("/api/login", json={"username": ann.email, "password": PASSWORD})
+    answer = ann.client.post(
+        "/api/login", json={"username": ann.email, "password": PASSWORD}
+    )
     assert answer.status_code == 415
     assert "form" in answer.json()["detail"]
 
 
 def test_a_login_without_a_field_is_422_that_names_it(ann: Person) -> None:
     answer = ann.client.post("/api/login", data={"username": ann.email})
-    assert answer.json()["detail"] == [{"type": "missing", "loc": ["body", "password"], "msg": "Field required"}]
+    assert answer.json()["detail"] == [
+        {"type": "missing", "loc": ["body", "password"], "msg": "Field required"}
+    ]
 
 
-@pytest.mark.parametrize("path", ["/api/users", "/api/login", "/nowhere", "/health", "/api/users/me"])
+@pytest.mark.parametrize(
+    "path", ["/api/users", "/api/login", "/nowhere", "/health", "/api/users/me"]
+)
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_over_64_kib_is_413_in_the_one_shape(client: TestClient, path: str, chunked: bool) -> None:
+def test_a_body_over_64_kib_is_413_in_the_one_shape(
+    client: TestClient, path: str, chunked: bool
+) -> None:
     body = json.dumps(GOOD | {"name": "x" * 64 * 1024}).encode()
-    answer = client.post(path, content=iter([body[:9], body[9:]]) if chunked else body, headers=JSON)
+    answer = client.post(
+        path, content=iter([body[:9], body[9:]]) if chunked else body, headers=JSON
+    )
     if chunked and path != "/api/users":
         assert answer.status_code in {404, 405, 415}, "what nobody reads is no body"
     else:
@@ -155,20 +188,37 @@ def test_a_body_over_64_kib_is_413_in_the_one_shape(client: TestClient, path: st
 
 def test_a_body_of_64_kib_is_read(client: TestClient) -> None:
     body = json.dumps(GOOD).encode()
-    assert client.post("/api/users", content=body.ljust(64 * 1024), headers=JSON).status_code == 201
+    assert (
+        client.post(
+            "/api/users", content=body.ljust(64 * 1024), headers=JSON
+        ).status_code
+        == 201
+    )
 
 
-@pytest.mark.parametrize("user_id", ["0", "-1", "007", "1.5", "abc", str(2**31), str(2**63), str(10**30), "9" * 5000])
+@pytest.mark.parametrize(
+    "user_id",
+    ["0", "-1", "007", "1.5", "abc", str(2**31), str(2**63), str(10**30), "9" * 5000],
+)
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_an_id_out_of_range_is_no_500(ann: Person, root: Person, method: str, user_id: str) -> None:
+def test_an_id_out_of_range_is_no_500(
+    ann: Person, root: Person, method: str, user_id: str
+) -> None:
     for person in (ann, root):
-        answer = person(method, f"/users/{user_id}", **({"json": {}} if method == "PATCH" else {}))
+        answer = person(
+            method, f"/users/{user_id}", **({"json": {}} if method == "PATCH" else {})
+        )
         assert answer.status_code in {404, 422}
         assert list(answer.json()) == ["detail"]
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("PUT", "/api/users"), ("POST", "/api/users/me")])
-def test_unknown_paths_and_methods_have_the_one_shape(client: TestClient, method: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/nowhere"), ("PUT", "/api/users"), ("POST", "/api/users/me")],
+)
+def test_unknown_paths_and_methods_have_the_one_shape(
+    client: TestClient, method: str, path: str
+) -> None:
     answer = client.request(method, path)
     assert answer.status_code in {404, 405}
     assert isinstance(answer.json()["detail"], str)
@@ -184,14 +234,24 @@ def test_unknown_paths_and_methods_have_the_one_shape(client: TestClient, method
         SECRET,
     ],
 )
-def test_no_answer_repeats_what_was_sent(ann: Person, caplog: pytest.LogCaptureFixture, sent: Any) -> None:
-    for answer in (ann.client.post("/api/users", json=sent), ann("PATCH", "/users/me", json=sent)):
+def test_no_answer_repeats_what_was_sent(
+    ann: Person, caplog: pytest.LogCaptureFixture, sent: Any
+) -> None:
+    for answer in (
+        ann.client.post("/api/users", json=sent),
+        ann("PATCH", "/users/me", json=sent),
+    ):
         assert 400 <= answer.status_code < 500
         assert SECRET not in answer.text
     assert SECRET not in caplog.text
 
 
-def test_a_bug_is_a_500_in_the_one_shape(ann: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("routers.login_router.digest", None)
+def test_a_bug_is_a_500_in_the_one_shape(
+    ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.security.digest", None)
     answer = ann("GET", "/users/me")
-    assert (answer.status_code, answer.json()) == (500, {"detail": "Internal Server Error"})
+    assert (answer.status_code, answer.json()) == (
+        500,
+        {"detail": "Internal Server Error"},
+    )

@@ -12,8 +12,14 @@ import pytest
 from tests.conftest import ROOT, Person, Server
 
 
-def start(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"DATABASE_URL": f"sqlite:///{folder}/app.db", "PYTHONPATH": str(ROOT)} | settings
+def start(
+    folder: Path, *command: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    environment = (
+        os.environ
+        | {"DATABASE_URL": f"sqlite:///{folder}/app.db", "PYTHONPATH": str(ROOT)}
+        | settings
+    )
     return subprocess.run(
         [sys.executable, "-m", *command],
         env=environment,
@@ -43,7 +49,9 @@ def start(folder: Path, *command: str, **settings: str) -> subprocess.CompletedP
         ("CORS_ORIGINS", "https://a.example.com https://b.example.com"),
     ],
 )
-def test_a_setting_that_makes_no_sense_stops_the_start(tmp_path: Path, setting: str, value: str) -> None:
+def test_a_setting_that_makes_no_sense_stops_the_start(
+    tmp_path: Path, setting: str, value: str
+) -> None:
     run = start(tmp_path, "uvicorn", "main:app", "--port", "0", **{setting: value})
     assert run.returncode != 0
     (line,) = [line for line in run.stderr.splitlines() if setting in line]
@@ -52,25 +60,41 @@ def test_a_setting_that_makes_no_sense_stops_the_start(tmp_path: Path, setting: 
     assert len(line) < 250
 
 
-def test_a_browser_may_call_from_the_origins_that_are_named(serve: Callable[..., Server]) -> None:
+def test_a_browser_may_call_from_the_origins_that_are_named(
+    serve: Callable[..., Server],
+) -> None:
     server = serve(CORS_ORIGINS="https://a.example.com, http://localhost:3000")
-    for origin, allowed in (("http://localhost:3000", True), ("https://evil.example.com", False)):
+    for origin, allowed in (
+        ("http://localhost:3000", True),
+        ("https://evil.example.com", False),
+    ):
         answer = httpx.get(server.url + "/health", headers={"Origin": origin})
         assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is allowed
-    exposed = httpx.get(server.url + "/health", headers={"Origin": "http://localhost:3000"})
+    exposed = httpx.get(
+        server.url + "/health", headers={"Origin": "http://localhost:3000"}
+    )
     assert "Link" in exposed.headers["Access-Control-Expose-Headers"]
 
 
-def test_the_first_administrator_is_made_by_whoever_runs_the_server(tmp_path: Path, root: Person, ann: Person) -> None:
+def test_the_first_administrator_is_made_by_whoever_runs_the_server(
+    tmp_path: Path, root: Person, ann: Person
+) -> None:
     url = os.environ["DATABASE_URL"]
     made = start(tmp_path, "tools.admin", "Ann@example.com", DATABASE_URL=url)
-    assert (made.returncode, made.stdout) == (0, "ann@example.com is an administrator now.\n")
+    assert (made.returncode, made.stdout) == (
+        0,
+        "ann@example.com is an administrator now.\n",
+    )
     assert ann("GET", "/users").status_code == 200
 
 
-def test_making_nobody_an_administrator_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_making_nobody_an_administrator_is_an_error_that_says_what_to_do(
+    tmp_path: Path,
+) -> None:
     unknown = start(tmp_path, "tools.admin", "nobody@example.com")
     assert unknown.returncode == 1
     assert unknown.stderr.startswith("Nobody has signed up as nobody@example.com yet.")
     assert "Traceback" not in unknown.stderr
-    assert start(tmp_path, "tools.admin").stderr == "Usage: python -m tools.admin EMAIL\n"
+    assert (
+        start(tmp_path, "tools.admin").stderr == "Usage: python -m tools.admin EMAIL\n"
+    )

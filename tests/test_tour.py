@@ -11,7 +11,9 @@ from tests.conftest import PASSWORD, ROOT, Person, Server
 from tests.pages import blocks, check_commands
 
 pytest.importorskip("rich", reason="needs: pip install -r tools/requirements.txt")
-pytest.importorskip("opentelemetry.sdk", reason="needs: pip install -r tools/requirements.txt")
+pytest.importorskip(
+    "opentelemetry.sdk", reason="needs: pip install -r tools/requirements.txt"
+)
 
 Serve = Callable[..., Server]
 WALK = (ROOT / "docs" / "walk.md").read_text()
@@ -20,7 +22,11 @@ WALK = (ROOT / "docs" / "walk.md").read_text()
 def trees(server: Server, number: int) -> list[str]:
     """Give what the tour printed, a text for each request, once it is that many."""
     for _ in range(100):
-        found: list[str] = re.split(r"^(?=(?:GET|POST|PATCH|DELETE) )", server.log.read_text(), flags=re.MULTILINE)[1:]
+        found: list[str] = re.split(
+            r"^(?=(?:GET|POST|PATCH|DELETE) )",
+            server.log.read_text(),
+            flags=re.MULTILINE,
+        )[1:]
         if len(found) >= number and "7 the answer" in found[-1]:
             return found
         time.sleep(0.05)
@@ -29,26 +35,58 @@ def trees(server: Server, number: int) -> list[str]:
 
 def test_each_step_of_a_sign_up_is_shown_with_its_place(serve: Serve) -> None:
     server = serve(app="tools.tour:app")
-    answer = server.client.post("/api/users", json={"name": "Ann", "email": "ann@example.com", "password": PASSWORD})
+    answer = server.client.post(
+        "/api/users",
+        json={"name": "Ann", "email": "ann@example.com", "password": PASSWORD},
+    )
     assert answer.status_code == 201
     (tree,) = trees(server, 1)
-    assert [line[4] for line in tree.splitlines() if re.match(r"[├└]── \d", line)] == list("1234567")
-    for shown in ('"email": "ann@example.com"', "UserCreate", "bcrypt.hashpw", "INSERT INTO", "UserPublic", "201"):
+    assert [
+        line[4] for line in tree.splitlines() if re.match(r"[├└]── \d", line)
+    ] == list("1234567")
+    for shown in (
+        '"email": "ann@example.com"',
+        "UserCreate",
+        "bcrypt.hashpw",
+        "INSERT INTO",
+        "UserPublic",
+        "201",
+    ):
         assert shown in tree
     for place in re.findall(r"(\S+\.py):(\d+) (.+)", tree):
         file, line, text = place
-        assert (ROOT / file).read_text().splitlines()[int(line) - 1].strip() == text.strip()
-    steps = dict(step.split(";dur=") for step in answer.headers["Server-Timing"].split(", "))
-    assert {"dependencies", "endpoint", "serialization", "hashing", "sql", "total"} <= set(steps)
-    assert float(steps["total"]) >= float(steps["endpoint"]) >= float(steps["hashing"]) > 0
+        assert (ROOT / file).read_text().splitlines()[
+            int(line) - 1
+        ].strip() == text.strip()
+    steps = dict(
+        step.split(";dur=") for step in answer.headers["Server-Timing"].split(", ")
+    )
+    assert {
+        "dependencies",
+        "endpoint",
+        "serialization",
+        "hashing",
+        "sql",
+        "total",
+    } <= set(steps)
+    assert (
+        float(steps["total"]) >= float(steps["endpoint"]) >= float(steps["hashing"]) > 0
+    )
 
 
 def test_no_secret_is_shown(serve: Serve) -> None:
     server = serve(app="tools.tour:app")
     ann = Person(server.client, "ann")
     ann("GET", "/users/me")
-    ann("PATCH", "/users/me", json={"password": "another one", "current_password": PASSWORD})
-    server.client.post("/api/users", json={"name": PASSWORD, "email": PASSWORD, "password": PASSWORD * 9})
+    ann(
+        "PATCH",
+        "/users/me",
+        json={"password": "another one", "current_password": PASSWORD},
+    )
+    server.client.post(
+        "/api/users",
+        json={"name": PASSWORD, "email": PASSWORD, "password": PASSWORD * 9},
+    )
     ann("POST", "/logout")
     text = "".join(trees(server, 6))
     digests = [row[0] for row in server.rows("SELECT hashed_token FROM token")]
@@ -69,7 +107,9 @@ def test_no_secret_is_shown(serve: Serve) -> None:
         ("/api/nowhere", {}, 2),
     ],
 )
-def test_a_refused_request_shows_where_it_stopped(serve: Serve, path: str, body: dict[str, str], step: int) -> None:
+def test_a_refused_request_shows_where_it_stopped(
+    serve: Serve, path: str, body: dict[str, str], step: int
+) -> None:
     server = serve(app="tools.tour:app")
     Person(server.client, "ann")
     answer = server.client.post(path, json=body)
@@ -92,18 +132,28 @@ def test_the_walk_shows_what_the_tour_prints(serve: Serve) -> None:
 
 
 def test_each_reference_of_the_walk_points_at_what_it_says() -> None:
-    references = re.findall(r"\[`([\w/.]+):(\d+)`\]\(\.\./([\w/.]+)#L(\d+)\) `([^`]+)`", WALK)
+    references = re.findall(
+        r"\[`([\w/.]+):(\d+)`\]\(\.\./([\w/.]+)#L(\d+)\) `([^`]+)`", WALK
+    )
     assert len(references) >= 15
     assert WALK.count("](../") == len(references)
     for file, number, target, anchor, text in references:
         assert (file, number) == (target, anchor)
-        assert (ROOT / file).read_text().splitlines()[int(number) - 1].strip().startswith(text), f"{file}:{number}"
+        assert (
+            (ROOT / file)
+            .read_text()
+            .splitlines()[int(number) - 1]
+            .strip()
+            .startswith(text)
+        ), f"{file}:{number}"
 
 
 def test_each_section_of_the_walk_is_a_step_and_ends_with_something_to_change() -> None:
     sections = WALK.split("\n## ")[1:]
     assert [section[0] for section in sections] == list("1234567")
-    assert all("**Change this and see:**" in section.split("\n\n")[-1] for section in sections)
+    assert all(
+        "**Change this and see:**" in section.split("\n\n")[-1] for section in sections
+    )
 
 
 def test_the_tour_is_the_same_api(serve: Serve) -> None:

@@ -19,7 +19,9 @@ BATCH = 1000
 
 def count() -> int:
     with engine.connect() as connection:
-        return int(connection.execute(select(func.count()).select_from(User)).scalar_one())
+        return int(
+            connection.execute(select(func.count()).select_from(User)).scalar_one()
+        )
 
 
 def reset() -> None:
@@ -42,7 +44,10 @@ def fill(number: int) -> str:
             name = fake.name()
             email = f"{name.lower().replace(' ', '.').strip('.')}.{secrets.token_hex(4)}@example.com"
             user = User(
-                name=name, email=email, created_at=fake.date_time_between("-2y", tzinfo=UTC), hashed_password=hashed
+                name=name,
+                email=email,
+                created_at=fake.date_time_between("-2y", tzinfo=UTC),
+                hashed_password=hashed,
             )
             rows.append(user.model_dump(exclude={"id"}))
         with engine.begin() as connection:
@@ -53,8 +58,12 @@ def fill(number: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.fake", description=__doc__)
     parser.add_argument("number", nargs="?", type=int, help="how many accounts")
-    parser.add_argument("--add", action="store_true", help="even if there are accounts already")
-    parser.add_argument("--reset", action="store_true", help="empty the database instead")
+    parser.add_argument(
+        "--add", action="store_true", help="even if there are accounts already"
+    )
+    parser.add_argument(
+        "--reset", action="store_true", help="empty the database instead"
+    )
     options = parser.parse_args()
     create_database()
     if options.reset:
@@ -62,7 +71,9 @@ def main() -> None:
     if not options.number or options.number < 1:
         parser.error("say how many accounts, as in: python -m tools.fake 1000")
     if count() and not options.add:
-        raise SystemExit(f"{count():,} accounts are there already: --add adds to them, --reset deletes them.")
+        raise SystemExit(
+            f"{count():,} accounts are there already: --add adds to them, --reset deletes them."
+        )
     email = fill(options.number)
     print(f"{count():,} accounts. Log in as one of them:")
     print(f"curl -d username={email} -d password={PASSWORD} localhost:8000/api/login")

@@ -26,7 +26,9 @@ def server(folder: str) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     os.environ |= {"DATABASE_URL": f"sqlite:///{folder}/app.db", "BCRYPT_ROUNDS": "4"}
-    process = subprocess.Popen([sys.executable, "-m", "uvicorn", "main:app", "--port", port, "--no-access-log"])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "main:app", "--port", port, "--no-access-log"]
+    )
     url = f"http://127.0.0.1:{port}"
     for _ in range(100):
         try:
@@ -50,7 +52,13 @@ def post(url: str, body: str, kind: str) -> bytes:
 
 def fuzz(url: str, token: str, *options: str) -> int:
     program = Path(sys.executable).with_name("schemathesis")
-    command = [str(program), "--config-file", str(Path(__file__).with_name("fuzz.toml")), "run", url + "/openapi.json"]
+    command = [
+        str(program),
+        "--config-file",
+        str(Path(__file__).with_name("fuzz.toml")),
+        "run",
+        url + "/openapi.json",
+    ]
     fixed = ["--header", f"Authorization: Bearer {token}", "--seed", "1"]
     return subprocess.run([*command, *fixed, *options], check=False).returncode
 
@@ -63,17 +71,35 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder, server(folder) as url:
             post(url + "/api/users", ACCOUNT, "application/json")
             if role == "administrator":
-                subprocess.run([sys.executable, "-m", "tools.admin", "fuzz@example.com"], check=True)
+                subprocess.run(
+                    [sys.executable, "-m", "tools.admin", "fuzz@example.com"],
+                    check=True,
+                )
                 with closing(sqlite3.connect(f"{folder}/app.db")) as database:
                     database.execute(STAY_ADMINISTRATOR)
             form = "username=fuzz@example.com&password=secret"
-            token = post(url + "/api/login", form, "application/x-www-form-urlencoded").split(b'"')[3].decode()
+            token = (
+                post(url + "/api/login", form, "application/x-www-form-urlencoded")
+                .split(b'"')[3]
+                .decode()
+            )
             # What ends the account or its token comes last.
             failed |= fuzz(
-                url, token, "--max-examples", examples, "--exclude-method", "DELETE", "--exclude-path", "/api/logout"
+                url,
+                token,
+                "--max-examples",
+                examples,
+                "--exclude-method",
+                "DELETE",
+                "--exclude-path",
+                "/api/logout",
             )
-            failed |= fuzz(url, token, "--max-examples", examples, "--include-method", "DELETE")
-            failed |= fuzz(url, token, "--max-examples", examples, "--include-path", "/api/logout")
+            failed |= fuzz(
+                url, token, "--max-examples", examples, "--include-method", "DELETE"
+            )
+            failed |= fuzz(
+                url, token, "--max-examples", examples, "--include-path", "/api/logout"
+            )
     return failed
 
 

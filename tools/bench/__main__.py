@@ -25,7 +25,13 @@ import bcrypt
 import pygal
 from pygal.style import Style
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from tools.bench.contenders import CONTENDERS, PASSWORD, Contender, UnavailableError
@@ -33,11 +39,32 @@ from tools.bench.contenders import CONTENDERS, PASSWORD, Contender, UnavailableE
 HERE = Path(__file__).parent
 console = Console(width=120)
 Result = dict[str, Any]
-REQUESTS = ["GET /api/users/me", "GET /api/users/{id}", "GET /api/users?limit=20", "GET /api/users?limit=100"]
+REQUESTS = [
+    "GET /api/users/me",
+    "GET /api/users/{id}",
+    "GET /api/users?limit=20",
+    "GET /api/users?limit=100",
+]
 # request: at least so many times the pattern, PocketBase and the limit
-TARGETS = dict(zip(REQUESTS, [(3.5, 1.0, 0.4), (3.5, 1.0, 0.35), (4, 1.0, 0.35), (5, 1.3, 0.4)], strict=True))
+TARGETS = dict(
+    zip(
+        REQUESTS,
+        [(3.5, 1.0, 0.4), (3.5, 1.0, 0.35), (4, 1.0, 0.35), (5, 1.3, 0.4)],
+        strict=True,
+    )
+)
 # Okabe and Ito's colours, which the colour-blind tell apart; this API's are blue.
-COLORS = ("#e69f00", "#56b4e9", "#999999", "#cc79a7", "#f0e442", "#d55e00", "#009e73", "#0072b2", "#003f66")
+COLORS = (
+    "#e69f00",
+    "#56b4e9",
+    "#999999",
+    "#cc79a7",
+    "#f0e442",
+    "#d55e00",
+    "#009e73",
+    "#0072b2",
+    "#003f66",
+)
 RATIOS = [("ours", "tutorial"), ("ours2", "pocketbase"), ("ours", "limit")]
 SIGN_UP = """
 counter = {start}
@@ -55,49 +82,103 @@ request = function()
 end"""
 
 
-def wrk(contender: Contender, path: str, token: str, *, clients: int, seconds: float, script: str = "") -> Result:
+def wrk(
+    contender: Contender,
+    path: str,
+    token: str,
+    *,
+    clients: int,
+    seconds: float,
+    script: str = "",
+) -> Result:
     """Load a server; give the right answers per second and what went wrong."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
-        options = ["-t1", f"-c{clients}", f"-d{max(1, round(seconds))}", "--timeout", "30" if script else "10"]
+        options = [
+            "-t1",
+            f"-c{clients}",
+            f"-d{max(1, round(seconds))}",
+            "--timeout",
+            "30" if script else "10",
+        ]
         options += ["-s", file.name] if script else ["-H", f"Authorization: {token}"]
         run = subprocess.run(
-            ["wrk", *options, contender.url + path], capture_output=True, text=True, check=True, timeout=seconds + 60
+            ["wrk", *options, contender.url + path],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=seconds + 60,
         )
     rate = re.search(r"Requests/sec: +([0-9.]+)", run.stdout)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", run.stdout)
-    failed = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", run.stdout)
-    errors = int(refused[1] if refused else 0) + sum(map(int, failed.groups() if failed else ()))
+    failed = re.search(
+        r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)",
+        run.stdout,
+    )
+    errors = int(refused[1] if refused else 0) + sum(
+        map(int, failed.groups() if failed else ())
+    )
     return {"rate": float(rate[1]) if rate else 0.0, "errors": errors}
 
 
 def read(contender: Contender, request: str, clients: int, seconds: float) -> Result:
-    return wrk(contender, contender.paths[request], contender.tokens[request], clients=clients, seconds=seconds)
+    return wrk(
+        contender,
+        contender.paths[request],
+        contender.tokens[request],
+        clients=clients,
+        seconds=seconds,
+    )
 
 
-def measure_reads(contenders: list[Contender], options: argparse.Namespace, progress: Progress) -> Result:
+def measure_reads(
+    contenders: list[Contender], options: argparse.Namespace, progress: Progress
+) -> Result:
     """Let all take turns at each request, in rounds; give the median rates."""
-    rates: dict[str, dict[str, list[float]]] = {key: {} for key in (one.key for one in contenders)}
-    for request in progress.track(REQUESTS * options.rounds, description="reads, 16 clients"):
+    rates: dict[str, dict[str, list[float]]] = {
+        key: {} for key in (one.key for one in contenders)
+    }
+    for request in progress.track(
+        REQUESTS * options.rounds, description="reads, 16 clients"
+    ):
         for contender in contenders:
             found = read(contender, request, 16, options.seconds)
             if found["errors"]:
-                raise SystemExit(f"{contender.name} answered {request} with {found['errors']} errors")
+                raise SystemExit(
+                    f"{contender.name} answered {request} with {found['errors']} errors"
+                )
             rates[contender.key].setdefault(request, []).append(found["rate"])
-    return {key: {request: statistics.median(found) for request, found in by.items()} for key, by in rates.items()}
+    return {
+        key: {request: statistics.median(found) for request, found in by.items()}
+        for key, by in rates.items()
+    }
 
 
-def measure_crowds(contenders: list[Contender], options: argparse.Namespace, progress: Progress) -> Result:
+def measure_crowds(
+    contenders: list[Contender], options: argparse.Namespace, progress: Progress
+) -> Result:
     """Count the right answers that 16, 256 and 1,000 clients at once get, each per second."""
-    chosen = [one for one in contenders if one.workers == 1 and one.key.startswith(("ours", "tutorial"))]
+    chosen = [
+        one
+        for one in contenders
+        if one.workers == 1 and one.key.startswith(("ours", "tutorial"))
+    ]
     found: Result = {one.key: {} for one in chosen}
     for clients in progress.track([16, 256, 1000], description="crowds"):
         for contender in chosen:
-            runs = [read(contender, REQUESTS[0], clients, max(2, options.seconds)) for _ in range(options.rounds)]
-            rate, errors = statistics.median(run["rate"] for run in runs), sum(run["errors"] for run in runs)
+            runs = [
+                read(contender, REQUESTS[0], clients, max(2, options.seconds))
+                for _ in range(options.rounds)
+            ]
+            rate, errors = (
+                statistics.median(run["rate"] for run in runs),
+                sum(run["errors"] for run in runs),
+            )
             found[contender.key][str(clients)] = {"rate": rate, "errors": errors}
-    for contender in chosen:  # what a pattern that hangs has left behind must not meet the next test
+    for contender in (
+        chosen
+    ):  # what a pattern that hangs has left behind must not meet the next test
         contender.stop()
         contender.run()
     return found
@@ -109,7 +190,9 @@ def reader(contender: Contender) -> Iterator[list[float]]:
     waits: list[float] = []
     done = threading.Event()
     headers = {"Authorization": contender.tokens[REQUESTS[0]]}
-    request = urllib.request.Request(contender.url + contender.paths[REQUESTS[0]], headers=headers)
+    request = urllib.request.Request(
+        contender.url + contender.paths[REQUESTS[0]], headers=headers
+    )
 
     def run() -> None:
         while not done.wait(0.01):
@@ -128,7 +211,9 @@ def p99(waits: list[float]) -> float:
     return sorted(waits)[int(len(waits) * 0.99)] if waits else float("inf")
 
 
-def measure_floods(contenders: list[Contender], options: argparse.Namespace, progress: Progress) -> Result:
+def measure_floods(
+    contenders: list[Contender], options: argparse.Namespace, progress: Progress
+) -> Result:
     """Let 64 clients sign up, then log in; give a reader's p99 beside them, and their share of what the cores can hash.
 
     Each log-in is another account's, as only ten at a time may try one."""
@@ -142,13 +227,21 @@ def measure_floods(contenders: list[Contender], options: argparse.Namespace, pro
         with reader(contender) as rest:
             time.sleep(seconds)
         found[contender.key] = {"rest": p99(rest)}
-        scripts = {"sign-up": SIGN_UP.format(start=0), "log-in": LOG_IN.format(rows=options.rows, password=PASSWORD)}
+        scripts = {
+            "sign-up": SIGN_UP.format(start=0),
+            "log-in": LOG_IN.format(rows=options.rows, password=PASSWORD),
+        }
         for kind, script in scripts.items():
             contender.stop()  # what the last flood left to hash
             contender.run()
             with reader(contender) as waits:
-                flood = wrk(contender, "", "", clients=64, seconds=seconds, script=script)
-            found[contender.key][kind] = {"p99": p99(waits), "hashed": flood["rate"] / possible} | flood
+                flood = wrk(
+                    contender, "", "", clients=64, seconds=seconds, script=script
+                )
+            found[contender.key][kind] = {
+                "p99": p99(waits),
+                "hashed": flood["rate"] / possible,
+            } | flood
     return found
 
 
@@ -160,7 +253,9 @@ def measure_worker(ours: Contender, options: argparse.Namespace) -> Result:
     return {"errors": crowd["errors"], "memory": memory, "start": ours.run()}
 
 
-def measure_growth(folder: Path, options: argparse.Namespace, progress: Progress) -> Result:
+def measure_growth(
+    folder: Path, options: argparse.Namespace, progress: Progress
+) -> Result:
     """Give what requests cost with 1,000, 100,000 and 1,000,000 accounts, in ms for each request."""
     found: Result = {}
     for rows in progress.track([1_000, 100_000, 1_000_000], description="growth"):
@@ -170,9 +265,14 @@ def measure_growth(folder: Path, options: argparse.Namespace, progress: Progress
         ours.environment["BCRYPT_ROUNDS"] = "4"
         ours.stop()
         ours.run()
-        last = {sort: f"/api/users?sort={sort}&after=" for sort in ("id", "name", "email", "created_at")}
+        last = {
+            sort: f"/api/users?sort={sort}&after="
+            for sort in ("id", "name", "email", "created_at")
+        }
         for sort, path in last.items():
-            request = urllib.request.Request(f"{ours.url}/api/users?sort=-{sort}&limit=21")
+            request = urllib.request.Request(
+                f"{ours.url}/api/users?sort=-{sort}&limit=21"
+            )
             request.add_header("Authorization", ours.tokens[REQUESTS[0]])
             with urllib.request.urlopen(request) as answer:
                 before = json.load(answer)[-1]
@@ -183,9 +283,14 @@ def measure_growth(folder: Path, options: argparse.Namespace, progress: Progress
         costs = {}
         for name, path in paths.items():
             load = {"clients": 16, "seconds": options.seconds}
-            rate = [wrk(ours, path, ours.tokens[REQUESTS[0]], **load)["rate"] for _ in range(3)]
+            rate = [
+                wrk(ours, path, ours.tokens[REQUESTS[0]], **load)["rate"]
+                for _ in range(3)
+            ]
             costs[name] = 1000 / max(rate)
-        costs["sign-up"] = 1000 / wrk(ours, "", "", **load, script=SIGN_UP.format(start=0))["rate"]
+        costs["sign-up"] = (
+            1000 / wrk(ours, "", "", **load, script=SIGN_UP.format(start=0))["rate"]
+        )
         ours.stop()
         found[str(rows)] = costs
     return found
@@ -198,19 +303,39 @@ def ratio(rates: Result, request: str, pair: tuple[str, str]) -> float | None:
 
 def show(results: Result, names: dict[str, str]) -> None:
     rates = results["reads"]
-    table = Table("request", *(names[key] for key in rates), title="right answers a second, 16 clients")
+    table = Table(
+        "request",
+        *(names[key] for key in rates),
+        title="right answers a second, 16 clients",
+    )
     for request in REQUESTS:
         table.add_row(request, *(f"{by[request]:,.0f}" for by in rates.values()))
     console.print(table)
-    table = Table("request", "against the pattern", "against PocketBase", "of the limit", title="ratios (target)")
+    table = Table(
+        "request",
+        "against the pattern",
+        "against PocketBase",
+        "of the limit",
+        title="ratios (target)",
+    )
     for request, targets in TARGETS.items():
         ratios = (ratio(rates, request, pair) for pair in RATIOS)
-        cells = [f"{found:.2f} ({target})" if found else "–" for found, target in zip(ratios, targets, strict=True)]
+        cells = [
+            f"{found:.2f} ({target})" if found else "–"
+            for found, target in zip(ratios, targets, strict=True)
+        ]
         table.add_row(request, *cells)
     console.print(table)
-    table = Table("clients at once", *(names[key] for key in results["crowds"]), title="me: right answers a second")
+    table = Table(
+        "clients at once",
+        *(names[key] for key in results["crowds"]),
+        title="me: right answers a second",
+    )
     for clients in ("16", "256", "1000"):
-        cells = [f"{by[clients]['rate']:,.0f}, {by[clients]['errors']} errors" for by in results["crowds"].values()]
+        cells = [
+            f"{by[clients]['rate']:,.0f}, {by[clients]['errors']} errors"
+            for by in results["crowds"].values()
+        ]
         table.add_row(clients, *cells)
     console.print(table)
     for key, flood in results["floods"].items():
@@ -220,18 +345,35 @@ def show(results: Result, names: dict[str, str]) -> None:
                 f"{flood[kind]['hashed']:.2f} of what the cores can hash, {flood[kind]['errors']} errors"
             )
     if worker := results.get("worker"):
-        console.print(f"a worker: first answer after {worker['start']:.2f} s, at most {worker['memory']:.0f} MB")
+        console.print(
+            f"a worker: first answer after {worker['start']:.2f} s, at most {worker['memory']:.0f} MB"
+        )
     if growth := results.get("growth"):
-        table = Table("ms a request", *(f"{int(rows):,} accounts" for rows in growth), "last / first")
+        table = Table(
+            "ms a request",
+            *(f"{int(rows):,} accounts" for rows in growth),
+            "last / first",
+        )
         for name in next(iter(growth.values())):
             costs = [by[name] for by in growth.values()]
-            table.add_row(name, *(f"{cost:.3f}" for cost in costs), f"{costs[-1] / costs[0]:.2f}")
+            table.add_row(
+                name, *(f"{cost:.3f}" for cost in costs), f"{costs[-1] / costs[0]:.2f}"
+            )
         console.print(table)
 
 
 def draw(results: Result, names: dict[str, str]) -> None:
-    style = Style(background="white", plot_background="white", value_font_size=11, colors=COLORS)
-    chart = pygal.HorizontalBar(style=style, js=[], width=900, height=1000, legend_at_bottom=True, print_values=True)
+    style = Style(
+        background="white", plot_background="white", value_font_size=11, colors=COLORS
+    )
+    chart = pygal.HorizontalBar(
+        style=style,
+        js=[],
+        width=900,
+        height=1000,
+        legend_at_bottom=True,
+        print_values=True,
+    )
     chart.print_values_position = "top"
     chart.title = f"Right answers a second, 16 clients, {results['rows']:,} accounts, {results['machine']}"
     chart.x_labels = REQUESTS
@@ -243,18 +385,39 @@ def draw(results: Result, names: dict[str, str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000, help="accounts in each database")
-    parser.add_argument("--seconds", type=float, default=3, help="of load for each figure in a round")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median is taken")
-    parser.add_argument("--only", default="", help="of " + ",".join(one.key for one in CONTENDERS))
-    parser.add_argument("--growth", action="store_true", help="measure 1,000 to 1,000,000 accounts, too (minutes)")
+    parser.add_argument(
+        "--rows", type=int, default=10_000, help="accounts in each database"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=3, help="of load for each figure in a round"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of which the median is taken"
+    )
+    parser.add_argument(
+        "--only", default="", help="of " + ",".join(one.key for one in CONTENDERS)
+    )
+    parser.add_argument(
+        "--growth",
+        action="store_true",
+        help="measure 1,000 to 1,000,000 accounts, too (minutes)",
+    )
     options = parser.parse_args()
     if not shutil.which("wrk"):
-        raise SystemExit("Nothing measured: the load generator wrk is missing (apt-get install wrk)")
-    wanted = options.only.split(",") if options.only else [one.key for one in CONTENDERS]
+        raise SystemExit(
+            "Nothing measured: the load generator wrk is missing (apt-get install wrk)"
+        )
+    wanted = (
+        options.only.split(",") if options.only else [one.key for one in CONTENDERS]
+    )
     if unknown := set(wanted) - {one.key for one in CONTENDERS}:
         parser.error(f"no contender {', '.join(unknown)}")
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with (
         ExitStack() as stack,
         tempfile.TemporaryDirectory() as folder,
@@ -262,7 +425,10 @@ def main() -> None:
     ):
         running: list[Contender] = []
         skipped: dict[str, str] = {}
-        for contender in progress.track([one for one in CONTENDERS if one.key in wanted], description="start and fill"):
+        for contender in progress.track(
+            [one for one in CONTENDERS if one.key in wanted],
+            description="start and fill",
+        ):
             try:
                 stack.callback(contender.stop)
                 contender.start(Path(folder), options.rows)

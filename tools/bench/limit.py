@@ -12,7 +12,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
-database = sqlite3.connect(os.environ["BENCH_DATABASE"], check_same_thread=False, isolation_level=None)
+database = sqlite3.connect(
+    os.environ["BENCH_DATABASE"], check_same_thread=False, isolation_level=None
+)
 database.execute("PRAGMA journal_mode = WAL")
 app = FastAPI()
 COLUMNS = "user.id, user.name, user.email, user.is_admin, user.created_at"
@@ -28,12 +30,18 @@ class Account(BaseModel):
 
 def account(row: tuple[Any, ...]) -> Account:
     return Account(
-        id=row[0], name=row[1], email=row[2], is_admin=row[3], created_at=datetime.fromisoformat(row[4] + "Z")
+        id=row[0],
+        name=row[1],
+        email=row[2],
+        is_admin=row[3],
+        created_at=datetime.fromisoformat(row[4] + "Z"),
     )
 
 
 def owner(request: Request) -> Account:
-    hashed_token = sha256(request.headers["authorization"].removeprefix("Bearer ").encode()).hexdigest()
+    hashed_token = sha256(
+        request.headers["authorization"].removeprefix("Bearer ").encode()
+    ).hexdigest()
     row = database.execute(
         f"SELECT {COLUMNS} FROM token JOIN user ON user.id = token.user_id WHERE hashed_token = ? AND expires_at > ?",
         (hashed_token, str(datetime.now(UTC))),
@@ -49,14 +57,25 @@ async def read_me(request: Request) -> Account:
 @app.get("/api/users/{user_id}")
 async def read_user(user_id: int, request: Request) -> Account:
     owner(request)
-    return account(database.execute(f"SELECT {COLUMNS} FROM user WHERE id = ?", (user_id,)).fetchone())
+    return account(
+        database.execute(
+            f"SELECT {COLUMNS} FROM user WHERE id = ?", (user_id,)
+        ).fetchone()
+    )
 
 
 @app.get("/api/users")
-async def list_users(request: Request, response: Response, limit: int = 20, after: int = 0) -> list[Account]:
+async def list_users(
+    request: Request, response: Response, limit: int = 20, after: int = 0
+) -> list[Account]:
     owner(request)
-    rows = database.execute(f"SELECT {COLUMNS} FROM user WHERE id > ? ORDER BY id LIMIT ?", (after, limit + 1))
+    rows = database.execute(
+        f"SELECT {COLUMNS} FROM user WHERE id > ? ORDER BY id LIMIT ?",
+        (after, limit + 1),
+    )
     accounts = [account(row) for row in rows]
     if len(accounts) > limit:
-        response.headers["Link"] = f'<{request.url.include_query_params(after=accounts.pop().id)}>; rel="next"'
+        response.headers["Link"] = (
+            f'<{request.url.include_query_params(after=accounts.pop().id)}>; rel="next"'
+        )
     return accounts

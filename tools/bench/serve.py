@@ -14,4 +14,6 @@ if __name__ == "__main__":
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind(("127.0.0.1", int(port)))
-    uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning")).run(sockets=[listener])
+    uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning")).run(
+        sockets=[listener]
+    )

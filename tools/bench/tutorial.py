@@ -42,7 +42,9 @@ class UserCreate(UserBase):
 
 
 url = os.environ["BENCH_DATABASE"]
-engine = create_engine(url, connect_args={"check_same_thread": False} if url.startswith("sqlite") else {})
+engine = create_engine(
+    url, connect_args={"check_same_thread": False} if url.startswith("sqlite") else {}
+)
 SQLModel.metadata.create_all(engine)
 
 
@@ -56,7 +58,9 @@ bearer = OAuth2PasswordBearer(tokenUrl="/api/login")
 app = FastAPI()
 
 
-def get_current_user(session: SessionDep, token: Annotated[str, Depends(bearer)]) -> User:
+def get_current_user(
+    session: SessionDep, token: Annotated[str, Depends(bearer)]
+) -> User:
     try:
         email = jwt.decode(token, SECRET, algorithms=["HS256"])["sub"]
     except jwt.InvalidTokenError:
@@ -81,12 +85,19 @@ def create_user(sign_up: UserCreate, session: SessionDep) -> User:
 
 
 @app.post("/api/login")
-def log_in(form: Annotated[OAuth2PasswordRequestForm, Depends()], session: SessionDep) -> dict[str, str]:
+def log_in(
+    form: Annotated[OAuth2PasswordRequestForm, Depends()], session: SessionDep
+) -> dict[str, str]:
     user = session.exec(select(User).where(User.email == form.username)).first()
-    if user is None or not bcrypt.checkpw(form.password.encode(), user.hashed_password.encode()):
+    if user is None or not bcrypt.checkpw(
+        form.password.encode(), user.hashed_password.encode()
+    ):
         raise HTTPException(401, "Incorrect email or password")
     claims = {"sub": user.email, "exp": datetime.now(UTC) + timedelta(days=7)}
-    return {"access_token": jwt.encode(claims, SECRET, algorithm="HS256"), "token_type": "bearer"}
+    return {
+        "access_token": jwt.encode(claims, SECRET, algorithm="HS256"),
+        "token_type": "bearer",
+    }
 
 
 @app.get("/api/users/me", response_model=UserPublic)
@@ -104,6 +115,9 @@ def read_user(user_id: int, _: CurrentUser, session: SessionDep) -> User:
 
 @app.get("/api/users", response_model=list[UserPublic])
 def list_users(
-    _: CurrentUser, session: SessionDep, offset: int = 0, limit: Annotated[int, Query(le=100)] = 100
+    _: CurrentUser,
+    session: SessionDep,
+    offset: int = 0,
+    limit: Annotated[int, Query(le=100)] = 100,
 ) -> list[User]:
     return list(session.exec(select(User).offset(offset).limit(limit)).all())

@@ -1,0 +1,184 @@
+"""The engine: how a connection is opened, begun and closed, on SQLite and PostgreSQL.
+
+It promises an `engine` for sessions and two more for queries; that a transaction
+which may write begins with the write lock; that a file which was replaced is noticed;
+and that `close` leaves SQLite's file alone with everything in it. Nothing else needs
+you to read this.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, QueuePool, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlmodel import create_engine
+
+from core.settings import DATABASE_URL, exit_with
+
+SQLITE = DATABASE_URL.drivername == "sqlite"
+IN_MEMORY = SQLITE and DATABASE_URL.database in {None, "", ":memory:"}
+# Absolute, so that it stays the same file if somebody changes the working directory.
+FILE = Path(DATABASE_URL.database or "").absolute()
+
+SESSIONS = 4 if SQLITE else 6  # how many at once; the rest of a crowd waits
+READS = 0 if SQLITE else 10  # SQLite's are run by the event loop
+SCANS = 2  # queries that read a whole table: few, so that they slow nobody else down
+POOL_SIZE = SESSIONS + READS + SCANS + 2  # the event loop's connection, the throttle's
+LOCK_TIMEOUT = 4  # seconds, then the answer is 503
+
+FileId = tuple[int, int] | None
+
+
+def file_id() -> FileId:
+    """Tell which file is at the path now; None if there is none, or none is used."""
+    if not SQLITE or IN_MEMORY:
+        return None
+    try:
+        # os.stat, not Path.stat: it is half the price, and every request pays it.
+        found = os.stat(FILE)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class FileConnection(sqlite3.Connection):
+    """A connection that remembers which file it was opened with."""
+
+    file_id: FileId = None
+
+
+def connect_sqlite() -> sqlite3.Connection:
+    if IN_MEMORY:
+        uri = "file:/users?vfs=memdb"  # a database that all connections share
+    else:
+        # rw, not rwc: a file that was moved away must not come back empty.
+        uri = f"{FILE.as_uri()}?mode=rw"
+    file = file_id()
+    connection = sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=LOCK_TIMEOUT,
+        isolation_level=None,  # transactions begin in begin_sqlite, below
+        check_same_thread=False,
+        factory=FileConnection,
+    )
+    connection.file_id = file
+    connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer at once
+    connection.execute("PRAGMA synchronous = FULL")  # what was answered is on the disk
+    connection.execute("PRAGMA foreign_keys = ON")
+    # SQLite's own lower() knows A to Z alone.
+    connection.create_function("lower", 1, str.lower, deterministic=True)
+    return connection
+
+
+def make_engine() -> Engine:
+    if SQLITE:
+        return create_engine(
+            "sqlite://",
+            # A URL would be decoded on its way: the folder C# would become another.
+            creator=connect_sqlite,
+            poolclass=QueuePool,
+            pool_size=POOL_SIZE,
+            hide_parameters=True,  # the log shows no secret
+        )
+    try:
+        return create_engine(
+            DATABASE_URL,
+            pool_size=POOL_SIZE,
+            pool_pre_ping=True,  # a restart of the server costs nobody an error
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": 3,
+                "options": "-c timezone=UTC -c statement_timeout=10s"
+                f" -c lock_timeout={LOCK_TIMEOUT}s",
+            },
+        )
+    except ImportError:
+        exit_with("DATABASE_URL: PostgreSQL needs: pip install 'psycopg[binary]'")
+
+
+engine = make_engine()
+# The same connections; what differs is how a transaction begins.
+reading_engine = engine.execution_options(begin="BEGIN")
+autocommit_engine = engine.execution_options(isolation_level="AUTOCOMMIT", begin="")
+
+if SQLITE:
+
+    @event.listens_for(engine, "begin")
+    def begin_sqlite(connection: Connection) -> None:
+        """Take the write lock first: a reader that starts to write may find it gone."""
+        options = connection.get_execution_options()
+        begin = options.get("begin", "BEGIN IMMEDIATE")
+        if begin:
+            connection.exec_driver_sql(begin)
+
+    @event.listens_for(engine, "checkout")
+    def check_file(
+        connection: FileConnection,
+        _entry: ConnectionPoolEntry,
+        _proxy: PoolProxiedConnection,
+    ) -> None:
+        """Open another connection if the file was replaced: this one has the old file.
+
+        The others in the pool are closed first, since the last one to leave a file
+        deletes its -wal, and by then that could be the new file's.
+        """
+        if connection.file_id != file_id():
+            engine.pool.dispose()
+            raise DisconnectionError
+
+
+class LoopConnection:
+    """The event loop's connection. It stays open: a checkout costs more than a read."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.file_id: FileId = None
+
+    def get(self) -> Connection:
+        """Give the connection, opened again if the file is another one by now."""
+        file = file_id()
+        if self.connection is None or file != self.file_id:
+            self.close()
+            self.connection = autocommit_engine.connect()
+            self.file_id = file
+        return self.connection
+
+    def close(self) -> None:
+        if self.connection is not None:
+            connection = self.connection
+            self.connection = None
+            connection.detach()  # not back into the pool: its file may be an old one
+            connection.close()
+
+
+loop_connection = LoopConnection()
+
+
+def create_file() -> None:
+    """Create the file, readable for its owner alone, as it is made if it is there."""
+    if not SQLITE or IN_MEMORY:
+        return
+    try:
+        FILE.touch(mode=0o600)
+    except OSError as error:
+        exit_with(f"DATABASE_URL: {DATABASE_URL!r} cannot be opened: {error}")
+    with contextlib.suppress(PermissionError):  # somebody else's, shared with us
+        FILE.chmod(0o600)
+
+
+def close() -> None:
+    """Close every connection. The last one of all workers folds -wal into the file."""
+    loop_connection.close()
+    engine.dispose()
+    wal = FILE.with_name(FILE.name + "-wal")
+    for _ in range(20):  # workers that close at the same moment leave it to each other
+        if not (SQLITE and not IN_MEMORY and FILE.exists() and wal.exists()):
+            break
+        time.sleep(0.05)
+        with contextlib.suppress(sqlite3.Error):
+            connect_sqlite().close()

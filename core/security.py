@@ -1,0 +1,246 @@
+"""Passwords, tokens, and the throttle that makes guessing take long.
+
+It promises `hash_password`, `find_by_password` and `find_access`; that no hash is made
+in the event loop; and that ten wrong passwords a minute are all that anybody gets.
+Nothing else needs you to read this.
+"""
+
+import ipaddress
+import os
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+import bcrypt
+from anyio import CapacityLimiter, Lock, Semaphore, to_thread
+from fastapi import Request
+from sqlalchemy.orm import aliased
+from sqlmodel import Integer, Session, bindparam, col, delete, func, select
+
+from core import errors
+from core.engine import engine
+from core.settings import BCRYPT_ROUNDS
+from database import read
+from models import MAX_PASSWORD, Token, User, UserPublic, WrongPassword, now
+
+# A hash takes a core for 0.2 s: in the event loop it would stop everybody.
+CORES = os.cpu_count() or 1
+hashing_slots = Semaphore(CORES)
+hashing_threads = CapacityLimiter(CORES)
+storing_threads = CapacityLimiter(1)
+# What a password is compared with when there is no account: it takes as long.
+NO_HASH = bcrypt.gensalt(BCRYPT_ROUNDS).decode() + "." * 31
+
+
+async def hash_password(password: str) -> str:
+    salt = bcrypt.gensalt(BCRYPT_ROUNDS)
+    async with hashing_slots:
+        hashed_password = await to_thread.run_sync(
+            bcrypt.hashpw, password.encode(), salt, limiter=hashing_threads
+        )
+    return hashed_password.decode()
+
+
+def is_password(password: str, hashed_password: str) -> bool:
+    secret = password.encode(errors="replace")
+    try:
+        # bcrypt refuses to look at more bytes than it can hash.
+        is_right = bcrypt.checkpw(secret[:MAX_PASSWORD], hashed_password.encode())
+    except ValueError:  # a hash that bcrypt does not know, of an imported account
+        return False
+    return is_right and len(secret) <= MAX_PASSWORD
+
+
+def is_weak(hashed_password: str) -> bool:
+    """Tell whether BCRYPT_ROUNDS was raised since: in $2b$12$… it is the 12."""
+    rounds = hashed_password.split("$")[2]
+    return int(rounds) < BCRYPT_ROUNDS
+
+
+def digest(text: str) -> str:
+    """Give the SHA-256 of a text, in hex."""
+    return sha256(text.encode(errors="replace")).hexdigest()
+
+
+# ---- Tokens: who is asking. ----
+
+
+class Access(NamedTuple):
+    """Who is asking, by which token, and the account that it is about."""
+
+    hashed_token: str
+    asker_id: int
+    asker_is_admin: bool
+    user: UserPublic
+
+    @property
+    def is_own(self) -> bool:
+        return self.user.id == self.asker_id
+
+
+PUBLIC_COLUMNS = [col(getattr(User, name)) for name in UserPublic.model_fields]
+# Two rows of one table in one query, since a second query would cost a read a fifth
+# more: who is asking, and the account with an id; without an id it is their own.
+Asker = aliased(User)
+ACCOUNT_ID = func.coalesce(bindparam("user_id", None, Integer), Asker.id)
+SELECT_ACCESS = (
+    select(*PUBLIC_COLUMNS)
+    .add_columns(
+        col(Asker.id).label("asker_id"), col(Asker.is_admin).label("asker_is_admin")
+    )
+    .select_from(Token)
+    .join(Asker, col(Asker.id) == Token.user_id)
+    .outerjoin(User, col(User.id) == ACCOUNT_ID)
+    .where(
+        col(Token.hashed_token) == bindparam("hashed_token"),
+        col(Token.expires_at) > bindparam("now"),
+    )
+)
+
+
+async def find_access(token: str | None, user_id: int | None = None) -> Access:
+    """Find who is asking, and an account: by default their own.
+
+    Raises 401, 404, and 403 for somebody else's account, whether or not it exists.
+    """
+    if token is None:
+        raise errors.NotSignedIn
+    hashed_token = digest(token)
+    rows = await read(
+        SELECT_ACCESS, hashed_token=hashed_token, now=now(), user_id=user_id
+    )
+    if not rows:
+        raise errors.DeadToken
+    found = rows[0]
+    if found["id"] != found["asker_id"] and not found["asker_is_admin"]:
+        raise errors.AdministratorsOnly
+    if found["id"] is None:
+        raise errors.UserNotFound
+    return Access(
+        hashed_token, found["asker_id"], found["asker_is_admin"], UserPublic(**found)
+    )
+
+
+def remove_expired(session: Session) -> None:
+    """Delete tokens and wrong passwords whose time is over, whoever they belong to.
+
+    A hundred at a time, and none that another worker deletes at this moment.
+    """
+    tokens = (
+        select(Token.hashed_token)
+        .where(col(Token.expires_at) <= now())
+        .limit(100)
+        .with_for_update(skip_locked=True)
+    )
+    wrong_passwords = (
+        select(WrongPassword.id)
+        .where(col(WrongPassword.expires_at) <= now())
+        .limit(100)
+        .with_for_update(skip_locked=True)
+    )
+    session.exec(delete(Token).where(col(Token.hashed_token).in_(tokens)))
+    session.exec(
+        delete(WrongPassword).where(col(WrongPassword.id).in_(wrong_passwords))
+    )
+
+
+# ---- The throttle. Wrong passwords are stored, so that all workers count them. ----
+
+WINDOW = timedelta(minutes=1)
+MAX_WRONG_FOR_ACCOUNT = 10  # in a window
+MAX_WRONG_FROM_ADDRESS = 100
+
+SELECT_LOGIN = select(User.id, User.hashed_password).where(
+    col(User.email) == bindparam("email")
+)
+
+
+def count_wrong_passwords(column: Any) -> Any:
+    """Build the query that counts the wrong passwords with a value in a column."""
+    return select(
+        func.count().label("number"), func.min(WrongPassword.expires_at).label("until")
+    ).where(
+        column == bindparam("value"),
+        col(WrongPassword.expires_at) > bindparam("now"),
+        # Not what a clock that was wrong has dated far ahead.
+        col(WrongPassword.expires_at) <= bindparam("end"),
+    )
+
+
+COUNT_FOR_ACCOUNT = count_wrong_passwords(WrongPassword.account)
+COUNT_FROM_ADDRESS = count_wrong_passwords(WrongPassword.address)
+
+# While somebody waits for a lock or holds it, it is here; then it is gone by itself.
+locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+
+
+async def find_by_password(
+    email: str, password: str, account: str, request: Request
+) -> dict[str, Any] | None:
+    """Give the id and hash of whose email and password it is; raises 429.
+
+    `account` says whose wrong passwords count together. They are tried one after the
+    other, so a crowd that comes at once gets no more tries than one who comes often.
+    """
+    account = digest(account)
+    address = digest(client_network(request))
+    async with locks.setdefault(account, Lock()):
+        await refuse_guessing(account, address)
+        async with hashing_slots:
+            # Asked again: the address may have failed elsewhere while this one waited.
+            await refuse_guessing(account, address)
+            rows = await read(SELECT_LOGIN, email=email)
+            expected = NO_HASH
+            if rows:
+                expected = rows[0]["hashed_password"]
+            is_right = await to_thread.run_sync(
+                is_password, password, expected, limiter=hashing_threads
+            )
+            if rows and is_right:
+                return rows[0]
+            await to_thread.run_sync(
+                store_wrong_password, account, address, limiter=storing_threads
+            )
+            return None
+
+
+async def refuse_guessing(account: str, address: str) -> None:
+    """Raise 429 after too many wrong passwords for an account or from an address."""
+    window = {"now": now(), "end": now() + WINDOW}
+    (for_account,) = await read(COUNT_FOR_ACCOUNT, value=account, **window)
+    (from_address,) = await read(COUNT_FROM_ADDRESS, value=address, **window)
+    if for_account["number"] >= MAX_WRONG_FOR_ACCOUNT:
+        raise errors.TooManyWrongPasswords(seconds_until(for_account["until"]))
+    if from_address["number"] >= MAX_WRONG_FROM_ADDRESS:
+        raise errors.TooManyWrongPasswords(seconds_until(from_address["until"]))
+
+
+def seconds_until(time: datetime) -> int:
+    return max(0, (time - now()).seconds) + 1
+
+
+def store_wrong_password(account: str, address: str) -> None:
+    with Session(engine) as session:
+        wrong_password = WrongPassword(
+            account=account, address=address, expires_at=now() + WINDOW
+        )
+        session.add(wrong_password)
+        remove_expired(session)
+        session.commit()
+
+
+def client_network(request: Request) -> str:
+    """Give the address of a client; of IPv6 the /64, which one customer gets whole."""
+    host = ""
+    if request.client is not None:
+        host = request.client.host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a socket in the file system, a test
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), 64), strict=False))

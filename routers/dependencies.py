@@ -1,0 +1,87 @@
+"""Who is asking, and about whose account: what routers take as parameters."""
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Path
+from fastapi.security import OAuth2PasswordBearer
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+from sqlmodel import Session, col, select
+
+from core import errors
+from core.security import Access, find_access
+from models import Token, User, UserPublic, now
+
+MAX_ID = 2**31 - 1  # what the column holds on PostgreSQL
+
+oauth2_scheme = OAuth2PasswordBearer(tokenUrl="api/login", auto_error=False)
+BearerToken = Annotated[str | None, Depends(oauth2_scheme)]
+
+
+async def get_current_user(token: BearerToken) -> UserPublic:
+    """Find whose token it is; raises 401."""
+    access = await find_access(token)
+    return access.user
+
+
+async def get_current_admin(token: BearerToken) -> UserPublic:
+    """Find the administrator whose token it is; raises 401 and 403."""
+    user = await get_current_user(token)
+    if not user.is_admin:
+        raise errors.AdministratorsOnly
+    return user
+
+
+def is_id_or_me(user_id: str) -> str:
+    """Check what stands for an account in a path."""
+    is_id = re.fullmatch("[1-9][0-9]{0,9}", user_id) and int(user_id) <= MAX_ID
+    if user_id != "me" and not is_id:
+        raise PydanticCustomError("user_id", "An id, or me")
+    return user_id
+
+
+UserId = Annotated[
+    str, AfterValidator(is_id_or_me), Path(description="An id, or `me` for your own.")
+]
+
+
+async def get_access(token: BearerToken, user_id: UserId) -> Access:
+    """Find who is asking, and the account in the path.
+
+    Raises 401, 404, and 403 for somebody else's account, whether or not it exists.
+    """
+    if user_id == "me":
+        return await find_access(token)
+    return await find_access(token, int(user_id))
+
+
+CurrentUser = Annotated[UserPublic, Depends(get_current_user)]
+CurrentAdmin = Annotated[UserPublic, Depends(get_current_admin)]
+AccessDep = Annotated[Access, Depends(get_access)]
+
+
+def lock_users(session: Session, access: Access) -> tuple[User, User]:
+    """Read who is asking, and the account, again, to change it in this transaction.
+
+    What allowed the change may have ended while a password was hashed, so it is asked
+    again here, where nobody else can change it; raises 401, 403 and 404.
+    """
+    # Both rows at once, in one order: two administrators must not wait for each other.
+    statement = (
+        select(User)
+        .where(col(User.id).in_([access.asker_id, access.user.id]))
+        .order_by(col(User.id))
+        .with_for_update()
+    )
+    session.exec(statement).all()
+    asker = session.get(User, access.asker_id)
+    token = session.get(Token, access.hashed_token)
+    if asker is None or token is None or token.expires_at <= now():
+        raise errors.DeadToken
+    if not access.is_own and not asker.is_admin:
+        raise errors.AdministratorsOnly
+    user = session.get(User, access.user.id)
+    if user is None:
+        raise errors.UserNotFound
+    return asker, user
