@@ -185,24 +185,21 @@ async def find_by_password(
     """
     account = digest(account)
     address = digest(client_network(request))
-    async with locks.setdefault(account, Lock()):
+    async with locks.setdefault(account, Lock()), hashing_slots:
         await refuse_guessing(account, address)
-        async with hashing_slots:
-            # Asked again: the address may have failed elsewhere while this one waited.
-            await refuse_guessing(account, address)
-            rows = await read(SELECT_LOGIN, email=email)
-            expected = NO_HASH
-            if rows:
-                expected = rows[0]["hashed_password"]
-            is_right = await to_thread.run_sync(
-                is_password, password, expected, limiter=hashing_threads
-            )
-            if rows and is_right:
-                return rows[0]
-            await to_thread.run_sync(
-                store_wrong_password, account, address, limiter=storing_threads
-            )
-            return None
+        rows = await read(SELECT_LOGIN, email=email)
+        expected = NO_HASH
+        if rows:
+            expected = rows[0]["hashed_password"]
+        is_right = await to_thread.run_sync(
+            is_password, password, expected, limiter=hashing_threads
+        )
+        if rows and is_right:
+            return rows[0]
+        await to_thread.run_sync(
+            store_wrong_password, account, address, limiter=storing_threads
+        )
+        return None
 
 
 async def refuse_guessing(account: str, address: str) -> None:

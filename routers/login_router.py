@@ -17,6 +17,11 @@ TOKEN_LIFETIME = timedelta(days=7)
 
 router = APIRouter(prefix="/api", tags=["log in"])
 
+# What may be refused, for /docs.
+FORM = [errors.WrongLogin, errors.BodyTooLarge, errors.NotAForm, errors.Mistake]
+LOG_IN = errors.documented(*FORM, errors.TooManyWrongPasswords)
+LOG_OUT = errors.documented(errors.NotSignedIn, errors.DeadToken)
+
 LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
 
 
@@ -45,16 +50,7 @@ async def check_login(form: LoginForm, request: Request) -> Login:
 CheckedLogin = Annotated[Login, Depends(check_login)]
 
 
-@router.post(
-    "/login",
-    responses=errors.documented(
-        errors.WrongLogin,
-        errors.BodyTooLarge,
-        errors.NotAForm,
-        errors.Mistake,
-        errors.TooManyWrongPasswords,
-    ),
-)
+@router.post("/login", responses=LOG_IN)
 def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
     """Log in: `username` is the email. The token in the answer lasts 7 days."""
     user = session.get(User, login.user_id, with_for_update=True)
@@ -78,9 +74,7 @@ def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
     )
 
 
-@router.post(
-    "/logout", status_code=204, responses=errors.documented(errors.NotSignedIn)
-)
+@router.post("/logout", status_code=204, responses=LOG_OUT)
 def log_out(_user: CurrentUser, token: BearerToken, session: SessionDep) -> None:
     """Log out: this token is dead."""
     hashed_token = security.digest(token or "")

@@ -14,14 +14,16 @@ from routers.dependencies import AccessDep, CurrentAdmin, lock_users
 
 router = APIRouter(prefix="/api/users", tags=["users"])
 
-BODY_REFUSALS = (
-    errors.BlankField,
-    errors.EmailTaken,
-    errors.BodyTooLarge,
-    errors.NotJSON,
-    errors.Mistake,
+# What may be refused, for /docs.
+BODY = [errors.BlankField, errors.EmailTaken, errors.BodyTooLarge, errors.NotJSON]
+ACCESS = [errors.NotSignedIn, errors.AdministratorsOnly, errors.UserNotFound]
+PASSWORD = [errors.CurrentPasswordMissing, errors.WrongCurrentPassword]
+SIGN_UP = errors.documented(*BODY, errors.Mistake)
+LIST = errors.documented(errors.NotSignedIn, errors.AdministratorsOnly, errors.Mistake)
+ONE_USER = errors.documented(*ACCESS, errors.Mistake)
+CHANGE = errors.documented(
+    *ACCESS, *PASSWORD, *BODY, errors.Mistake, errors.TooManyWrongPasswords
 )
-ACCESS_REFUSALS = (errors.NotSignedIn, errors.AdministratorsOnly, errors.Mistake)
 
 
 async def prepare_user(sign_up: UserCreate) -> User:
@@ -33,12 +35,7 @@ async def prepare_user(sign_up: UserCreate) -> User:
 NewUser = Annotated[User, Depends(prepare_user)]
 
 
-@router.post(
-    "",
-    status_code=201,
-    response_model=UserPublic,
-    responses=errors.documented(*BODY_REFUSALS),
-)
+@router.post("", status_code=201, response_model=UserPublic, responses=SIGN_UP)
 def create_user(
     new_user: NewUser, session: SessionDep, request: Request, response: Response
 ) -> User:
@@ -46,20 +43,15 @@ def create_user(
     session.add(new_user)
     try:
         session.commit()
-    except (
-        IntegrityError
-    ) as error:  # the unique index decides; looking would only guess
+    except IntegrityError as error:
+        # The unique index decides. To look for the email first would only guess.
         raise errors.conflict(error) from None
     location = request.url_for("read_user", user_id=new_user.id)
     response.headers["Location"] = location.path
     return new_user
 
 
-@router.get(
-    "",
-    response_model=list[UserPublic],
-    responses=errors.documented(*ACCESS_REFUSALS),
-)
+@router.get("", response_model=list[UserPublic], responses=LIST)
 async def list_users(
     page: Annotated[paging.Page, Query()],
     _admin: CurrentAdmin,
@@ -86,10 +78,7 @@ async def list_users(
     return rows
 
 
-@router.get(
-    "/{user_id}",
-    responses=errors.documented(*ACCESS_REFUSALS, errors.UserNotFound),
-)
+@router.get("/{user_id}", responses=ONE_USER)
 async def read_user(access: AccessDep) -> UserPublic:
     """Read one account."""
     return access.user
@@ -135,18 +124,7 @@ async def prepare_change(
 PreparedChange = Annotated[UserChange, Depends(prepare_change)]
 
 
-@router.patch(
-    "/{user_id}",
-    response_model=UserPublic,
-    responses=errors.documented(
-        *ACCESS_REFUSALS,
-        errors.CurrentPasswordMissing,
-        errors.WrongCurrentPassword,
-        errors.UserNotFound,
-        *BODY_REFUSALS,
-        errors.TooManyWrongPasswords,
-    ),
-)
+@router.patch("/{user_id}", response_model=UserPublic, responses=CHANGE)
 def update_user(change: PreparedChange, session: SessionDep) -> User:
     """Change what you send. Your own email and password need `current_password`."""
     access, values = change.access, change.values
@@ -171,11 +149,7 @@ def update_user(change: PreparedChange, session: SessionDep) -> User:
     return user
 
 
-@router.delete(
-    "/{user_id}",
-    status_code=204,
-    responses=errors.documented(*ACCESS_REFUSALS, errors.UserNotFound),
-)
+@router.delete("/{user_id}", status_code=204, responses=ONE_USER)
 def delete_user(access: AccessDep, session: SessionDep) -> None:
     """Delete one account and its tokens."""
     _asker, user = lock_users(session, access)

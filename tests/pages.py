@@ -60,6 +60,7 @@ def copy_of_project(folder: Path) -> Path:
     for file in [
         *ROOT.glob("*.py"),
         ROOT / "pyproject.toml",
+        ROOT / "core",
         ROOT / "routers",
         ROOT / "tests",
         ROOT / "tools",

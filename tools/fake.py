@@ -10,7 +10,8 @@ from faker import Faker
 from rich.progress import track
 from sqlmodel import SQLModel, func, insert, select
 
-from database import create_database, engine
+from core.engine import engine
+from database import create_database
 from models import User
 
 PASSWORD = "password"  # of them all: one hash, as each takes a core for 0.2 s

@@ -1,6 +1,6 @@
-"""The same API, and the way of each request through it as a tree in the terminal: `uvicorn tools.tour:app --reload`.
+"""The same API, and the way of each request as a tree: `uvicorn tools.tour:app --reload`.
 
-Built on FastAPI's own OpenTelemetry spans and SQLAlchemy's cursor events. Secrets show as ••••.
+Built on FastAPI's own OpenTelemetry spans and SQLAlchemy's events. Secrets show as ••••.
 The answer has the times, too: its header Server-Timing (w3.org/TR/server-timing).
 """
 
@@ -23,22 +23,25 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
-from sqlalchemy import event
+from sqlalchemy import Connection, ExceptionContext, event
 from starlette.types import Message, Receive, Scope, Send
 
 import main
-from database import engine
+from core.engine import SQLITE, engine
 
 ROOT = Path(__file__).parent.parent
-SECRET_NAME = re.compile(r"password|token(?!_type)", re.IGNORECASE)
-SECRET_VALUE = re.compile(r"\$2b\$|[0-9a-f]{64}$")  # a bcrypt hash, a SHA-256
+SECRET_NAME = re.compile(r"pass|pwd|secret|key|hash|token(?!_type)", re.IGNORECASE)
+SECRET_VALUE = re.compile(r"\$2[abxy]\$|[0-9a-f]{64}$")  # a bcrypt hash, a SHA-256
 
 
 class Journey:
+    """What one request has met on its way so far."""
+
     def __init__(self) -> None:
         self.sent, self.answered, self.status = b"", b"", 0
         self.took: dict[str, float] = {}  # milliseconds a step
-        self.checks, self.statements = list[str](), list[str]()
+        self.checks: list[str] = []
+        self.statements: list[str] = []
 
     def add(self, step: str, seconds: float) -> str:
         self.took[step] = self.took.get(step, 0) + 1000 * seconds
@@ -54,10 +57,10 @@ def veil(value: Any, name: str = "") -> Any:
         return {key: veil(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list):
         return [veil(inner, name) for inner in value]
-    secret = isinstance(value, str) and (
-        SECRET_NAME.search(name) or SECRET_VALUE.match(value)
-    )
-    return "••••" if secret else value
+    if isinstance(value, str):
+        if SECRET_NAME.search(name) or SECRET_VALUE.match(value):
+            return "••••"
+    return value
 
 
 def readable(body: bytes) -> str:
@@ -69,89 +72,113 @@ def readable(body: bytes) -> str:
 
 
 class Steps(SpanProcessor):
+    """Notes what FastAPI's spans tell: times, and what validation has made."""
+
     def on_end(self, span: ReadableSpan) -> None:
         journey, data = current.get(None), get_telemetry_data()
-        if (
-            journey
-            and data
-            and span.start_time
-            and span.end_time
-            and span.name.startswith("fastapi.")
-        ):
-            journey.add(
-                span.name.removeprefix("fastapi."),
-                (span.end_time - span.start_time) / 1e9,
-            )
-        if journey and data and span.name == "fastapi.dependencies":
+        if not journey or not data or not span.name.startswith("fastapi."):
+            return
+        if span.start_time and span.end_time:
+            seconds = (span.end_time - span.start_time) / 1e9
+            journey.add(span.name.removeprefix("fastapi."), seconds)
+        if span.name == "fastapi.dependencies":
             for name, value in (data.values or {}).items():
                 if isinstance(value, BaseModel):
-                    sent = veil(value.model_dump(exclude_unset=True))
-                    journey.checks.append(f"{name} = {type(value).__name__} {sent}")
-            journey.checks += [
-                f"wrong: {error['loc']} {error['msg']}" for error in data.errors or ()
-            ]
+                    made = veil(value.model_dump(exclude_unset=True))
+                    journey.checks.append(f"{name} = {type(value).__name__} {made}")
+            for error in data.errors or ():
+                journey.checks.append(f"wrong: {error['loc']} {error['msg']}")
 
 
 def timed(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
-        start, result = time.perf_counter(), function(*arguments)
+        start = time.perf_counter()
+        result = function(*arguments)
         if journey := current.get(None):
-            journey.checks.append(
-                f"bcrypt.{function.__name__} {journey.add('hashing', time.perf_counter() - start)}"
-            )
+            took = journey.add("hashing", time.perf_counter() - start)
+            journey.checks.append(f"bcrypt.{function.__name__} {took}")
         return result
 
     return call
 
 
-def after_statement(
-    _: Any, __: Any, statement: str, ___: Any, context: Any, ____: bool
-) -> None:
+def before_statement(*given: Any) -> None:
+    context = given[4]
+    context.started = time.perf_counter()
+
+
+def statement_line(statement: str, parameters: Any) -> str:
+    values = " ".join(str(veil(row)) for row in parameters or ())
+    return f"{' '.join(statement.split())} {values}".strip()
+
+
+def after_statement(*given: Any) -> None:
+    _, _, statement, _, context, _ = given
     if journey := current.get(None):
-        values = " ".join(
-            str(veil(row))
-            for row in getattr(context, "compiled_parameters", None) or ()
-        )
         took = journey.add("sql", time.perf_counter() - context.started)
-        journey.statements.append(f"{' '.join(statement.split())} {values} {took}")
+        parameters = getattr(context, "compiled_parameters", None)
+        journey.statements.append(f"{statement_line(statement, parameters)} {took}")
+
+
+def refused_statement(error: ExceptionContext) -> None:
+    if (journey := current.get(None)) and error.statement:
+        context = error.execution_context
+        parameters = getattr(context, "compiled_parameters", None)
+        reason = str(error.original_exception).partition("\n")[0]
+        line = statement_line(error.statement, parameters)
+        journey.statements.append(f"{line} refused: {reason}")
+
+
+def note(word: str) -> Callable[[Connection], None]:
+    def add(_: Connection) -> None:
+        if journey := current.get(None):
+            journey.statements.append(word)
+
+    return add
+
+
+def place(function: Any, pattern: str) -> str:
+    """Give file, number and text of a function's line that begins with a pattern."""
+    lines, first = inspect.getsourcelines(function)
+    for number, line in enumerate(lines, first):
+        if re.match(pattern, line):
+            file = Path(inspect.getfile(function)).relative_to(ROOT)
+            return f"{file}:{number} {line.strip()}"
+    raise LookupError(pattern)
 
 
 def draw(scope: Scope, journey: Journey) -> Tree:
-    def place(function: Any, pattern: str) -> str:
-        lines, first = inspect.getsourcelines(function)
-        offset = next(
-            index for index, line in enumerate(lines) if re.match(pattern, line)
-        )
-        return f"{Path(inspect.getfile(function)).relative_to(ROOT)}:{first + offset} {lines[offset].strip()}"
-
-    tree = Tree(
-        Text(f"{scope['method']} {scope['path']} → {journey.status}", style="bold")
-    )
+    title = f"{scope['method']} {scope['path']} → {journey.status}"
+    tree = Tree(Text(title, style="bold"))
     tree.add(Text(f"1 the request {readable(journey.sent)}"))
     if endpoint := scope.get("endpoint"):
         tree.add(Text(f"2 the route {place(endpoint, '@')}"))
-        tree.add(Text(f"3 the path operation {place(endpoint, r'(async )?def ')}"))
-        for title, found in (
+        tree.add(Text(f"3 the path operation {place(endpoint, '(async )?def ')}"))
+        body = scope["route"].body_field
+        if body:
+            name = body.field_info.annotation.__name__
+            if name.startswith("Body_"):
+                name = "a form"
+            journey.checks.insert(0, f"the body is checked as {name}")
+        steps = (
             ("4 what it does first", journey.checks),
-            ("5 the database", journey.statements),
-        ):
-            branch = tree.add(title)
+            (
+                "5 the database",
+                journey.statements,
+            ),
+        )
+        for step, found in steps:
+            branch = tree.add(step)
             for line in found:
                 branch.add(Text(line))
         if journey.status < 300:
-            tree.add(
-                Text(
-                    f"6 the response model {getattr(scope['route'].response_model, '__name__', 'none')}"
-                )
-            )
+            model = scope["route"].response_model
+            tree.add(Text(f"6 the response model {getattr(model, '__name__', model)}"))
     reached = 2 if not endpoint else 5 if "endpoint" in journey.took else 4
     stopped = f"stopped at step {reached} " if journey.status >= 400 else ""
     times = ", ".join(f"{step} {took:.2f} ms" for step, took in journey.took.items())
-    tree.add(
-        Text(
-            f"7 the answer {journey.status} {readable(journey.answered)} {stopped}({times})"
-        )
-    )
+    answer = f"{journey.status} {readable(journey.answered)} {stopped}({times})"
+    tree.add(Text(f"7 the answer {answer}"))
     return tree
 
 
@@ -168,27 +195,25 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if message["type"] == "http.response.start":
             journey.status = message["status"]
             journey.add("total", time.perf_counter() - start)
-            times = ", ".join(
-                f"{step};dur={took:.2f}" for step, took in journey.took.items()
-            )
-            message["headers"] = [
-                *message["headers"],
-                (b"server-timing", times.encode()),
-            ]
+            times = [f"{step};dur={took:.2f}" for step, took in journey.took.items()]
+            header = (b"server-timing", ", ".join(times).encode())
+            message["headers"] = [*message["headers"], header]
         journey.answered += message.get("body", b"")
         await send(message)
 
     await main.app(scope, listen, speak)
     if scope["type"] == "http" and scope["path"].startswith("/api"):
-        Console(width=None if sys.stdout.isatty() else 1000).print(draw(scope, journey))
+        console = Console(width=None if sys.stdout.isatty() else 1000)
+        console.print(draw(scope, journey))
 
 
 trace.set_tracer_provider(provider := TracerProvider())
 provider.add_span_processor(Steps())
 bcrypt.hashpw, bcrypt.checkpw = timed(bcrypt.hashpw), timed(bcrypt.checkpw)
-event.listen(
-    engine,
-    "before_cursor_execute",
-    lambda *given: setattr(given[4], "started", time.perf_counter()),
-)
+event.listen(engine, "before_cursor_execute", before_statement)
 event.listen(engine, "after_cursor_execute", after_statement)
+event.listen(engine, "handle_error", refused_statement)
+event.listen(engine, "commit", note("COMMIT"))
+event.listen(engine, "rollback", note("ROLLBACK"))
+if not SQLITE:  # whose BEGIN is a statement like others
+    event.listen(engine, "begin", note("BEGIN"))
