@@ -73,11 +73,11 @@ class UserCreate(UserBase):
     @field_validator("name")
     @classmethod
     def is_a_name(cls, name: str) -> str:
+        name = unicodedata.normalize("NFC", name.strip())
         if not fits_on_one_line(name):
             raise PydanticCustomError(
                 "one_line", "Leave out line breaks, control and direction characters"
             )
-        name = unicodedata.normalize("NFC", name.strip())
         if len(name) > MAX_NAME:  # a few letters are two characters in this form
             raise PydanticCustomError("too_long", "A name has at most 100 characters")
         return name

@@ -7,11 +7,23 @@ needs you to read this.
 
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core import errors
 
 MAX_BODY = 64 * 1024  # bytes
+
+
+def is_route(scope: Scope, path: str) -> bool:
+    """Tell whether a path leads to a route, and not into a site that is mounted."""
+    wanted = {**scope, "path": path}
+    for route in scope["app"].routes:
+        if isinstance(route, Mount):
+            continue
+        if route.matches(wanted)[0] is not Match.NONE:
+            return True
+    return False
 
 
 class PathAndHeadersMiddleware:
@@ -25,9 +37,11 @@ class PathAndHeadersMiddleware:
             await self.app(scope, receive, send)
             return
         path = scope["path"]
-        root = scope.get("root_path", "")  # a prefix; the path begins with it
+        root = scope.get("root_path", "")  # a prefix, with which the path begins
         if path.endswith("/") and path.startswith(root):
-            scope["path"] = root + (path.removeprefix(root).rstrip("/") or "/")
+            shorter = root + (path.removeprefix(root).rstrip("/") or "/")
+            if is_route(scope, shorter):
+                scope["path"] = shorter
         is_head = scope["method"] == "HEAD"
         if is_head:
             scope["method"] = "GET"

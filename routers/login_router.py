@@ -35,10 +35,12 @@ class Login(NamedTuple):
 
 async def check_login(form: LoginForm, request: Request) -> Login:
     """Check the password. It takes long, so it comes before the session."""
-    email = normal_address(form.username) or form.username
+    email = normal_address(form.username)
     # Wrong passwords count together if they are for one email and from one address.
-    counted = f"{email} {security.client_network(request)}"
-    account = await security.find_by_password(email, form.password, counted, request)
+    counted = f"{email or form.username} {security.client_network(request)}"
+    account = await security.find_by_password(
+        email or "", form.password, counted, request
+    )
     if account is None:
         raise errors.WrongLogin
     stronger_hash = None

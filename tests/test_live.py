@@ -405,6 +405,36 @@ def test_a_file_that_is_replaced_gets_every_write_that_is_answered(
 
 
 @pytest.mark.sqlite
+def test_a_write_that_was_begun_in_a_file_that_was_replaced_is_not_answered_as_done(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve()
+    person(server)
+    statuses: list[int] = []
+
+    def post() -> None:
+        answer = httpx.post(server.url + "/api/users", json=sign_up("late"), timeout=30)
+        statuses.append(answer.status_code)
+
+    with (
+        closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as one,
+        closing(sqlite3.connect(tmp_path / "copy.db")) as other,
+    ):
+        one.backup(other)
+        one.execute("BEGIN IMMEDIATE")
+        thread = threading.Thread(target=post)
+        thread.start()
+        time.sleep(1)  # it waits for the lock by now, in the old file
+        for file in tmp_path.glob("app.db*"):
+            file.unlink()
+        (tmp_path / "copy.db").rename(tmp_path / "app.db")
+        one.execute("ROLLBACK")
+        thread.join()
+    assert statuses == [503]
+    assert accounts(server) == ["ann@example.com"]
+
+
+@pytest.mark.sqlite
 def test_a_folder_that_is_no_folder_is_503_and_comes_back(
     serve: Serve, tmp_path: Path
 ) -> None:

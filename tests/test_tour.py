@@ -118,9 +118,22 @@ def test_a_refused_request_shows_where_it_stopped(
     assert f"stopped at step {step}" in trees(server, 3)[-1]
 
 
+def test_what_the_database_refused_and_what_it_kept_is_shown(serve: Serve) -> None:
+    server = serve(app="tools.tour:app")
+    body = {"name": "Ann", "email": "ann@example.com", "password": PASSWORD}
+    for status in (201, 409):
+        assert server.client.post("/api/users", json=body).status_code == status
+    kept, refused = trees(server, 2)
+    assert kept.index("BEGIN") < kept.index("INSERT INTO") < kept.index("COMMIT")
+    assert refused.index("BEGIN") < refused.index("INSERT INTO")
+    assert refused.index("refused: ") < refused.index("ROLLBACK")
+    assert "COMMIT" not in refused
+
+
 def steady(tree: str) -> str:
     """Blot out numbers, and what is one way in SQLite and another in PostgreSQL."""
     tree = re.sub(r"INSERT INTO.*", "INSERT INTO …", tree)
+    tree = re.sub(r"BEGIN.*", "BEGIN", tree)
     return re.sub(r"\d+\.\d+|\d{4}-\d\d-\d\dT[\d:.]+Z", "…", tree).strip()
 
 

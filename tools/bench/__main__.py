@@ -5,6 +5,7 @@ The ratios are what counts. Writes results.json and results.svg beside this file
 """
 
 import argparse
+import http.client
 import json
 import os
 import platform
@@ -137,12 +138,14 @@ def measure_reads(
 ) -> Result:
     """Let all take turns at each request, in rounds; give the median rates."""
     rates: dict[str, dict[str, list[float]]] = {
-        key: {} for key in (one.key for one in contenders)
+        one.key: {} for one in contenders if one.key != "notes"
     }
     for request in progress.track(
         REQUESTS * options.rounds, description="reads, 16 clients"
     ):
         for contender in contenders:
+            if contender.key == "notes":  # which is measured by itself
+                continue
             found = read(contender, request, 16, options.seconds)
             if found["errors"]:
                 raise SystemExit(
@@ -245,6 +248,58 @@ def measure_floods(
     return found
 
 
+def measure_resource(
+    contenders: list[Contender], options: argparse.Namespace, progress: Progress
+) -> Result:
+    """Count the answers of a resource that is written as the tutorial teaches it."""
+    rates: dict[str, list[float]] = {}
+    chosen = [one for one in contenders if one.key in {"notes", "tutorial"}]
+    for _ in progress.track(range(options.rounds), description="your own resource"):
+        for contender in chosen:
+            token = contender.tokens[REQUESTS[0]]
+            load = {"clients": 16, "seconds": options.seconds}
+            found = wrk(contender, "/api/notes", token, **load)
+            if found["errors"]:
+                raise SystemExit(f"{contender.name}: {found['errors']} errors")
+            rates.setdefault(contender.key, []).append(found["rate"])
+    return {key: statistics.median(found) for key, found in rates.items()}
+
+
+def measure_neighbour(ours: Contender, options: argparse.Namespace) -> Result:
+    """Give the seconds that a log-in takes, at rest and while 64 others log in.
+
+    The others come from 127.0.0.1, this one from 127.0.0.2, as a neighbour would.
+    """
+
+    def log_in() -> float:
+        start = time.perf_counter()
+        connection = http.client.HTTPConnection(
+            ours.url.removeprefix("http://"), source_address=("127.0.0.2", 0)
+        )
+        form = f"username=person1@example.com&password={PASSWORD}".replace(" ", "+")
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/api/login", form, kind)
+        if connection.getresponse().status != 200:
+            raise SystemExit("The neighbour could not log in")
+        connection.close()
+        return time.perf_counter() - start
+
+    ours.stop()
+    ours.run()
+    at_rest = statistics.median(log_in() for _ in range(3))
+    script = LOG_IN.format(rows=options.rows, password=PASSWORD)
+    seconds = max(15, 5 * options.seconds)
+    load = {"clients": 64, "seconds": seconds, "script": script}
+    flood = threading.Thread(target=wrk, args=[ours, "", ""], kwargs=load)
+    flood.start()
+    time.sleep(2)
+    waits = []
+    while flood.is_alive() and len(waits) < 3:
+        waits.append(log_in())
+    flood.join()
+    return {"rest": at_rest, "flood": statistics.median(waits)}
+
+
 def measure_worker(ours: Contender, options: argparse.Namespace) -> Result:
     """Give the memory of a worker that 1,000 clients list 100 accounts from, and the seconds to its first answer."""
     crowd = read(ours, REQUESTS[-1], 1000, max(3, options.seconds))
@@ -344,6 +399,14 @@ def show(results: Result, names: dict[str, str]) -> None:
                 f"{names[key]}, 64 clients {kind}: a read's p99 {flood['rest']:.1f} → {flood[kind]['p99']:.1f} ms, "
                 f"{flood[kind]['hashed']:.2f} of what the cores can hash, {flood[kind]['errors']} errors"
             )
+    if len(results["resource"]) > 1:
+        own, pattern = (results["resource"][key] for key in ("notes", "tutorial"))
+        console.print(f"a resource of your own: {own / pattern:.2f} x the pattern (2)")
+    if neighbour := results.get("neighbour"):
+        console.print(
+            f"somebody else's log-in: {neighbour['rest']:.2f} s at rest, "
+            f"{neighbour['flood']:.2f} s while 64 clients of one address log in"
+        )
     if worker := results.get("worker"):
         console.print(
             f"a worker: first answer after {worker['start']:.2f} s, at most {worker['memory']:.0f} MB"
@@ -440,8 +503,10 @@ def main() -> None:
         results["reads"] = measure_reads(running, options, progress)
         results["crowds"] = measure_crowds(running, options, progress)
         results["floods"] = measure_floods(running, options, progress)
+        results["resource"] = measure_resource(running, options, progress)
         for contender in running:
             if contender.key == "ours":
+                results["neighbour"] = measure_neighbour(contender, options)
                 results["worker"] = measure_worker(contender, options)
             contender.stop()
         if options.growth:

@@ -168,10 +168,10 @@ def postgresql() -> Any:
     return server
 
 
-def this_api(contender: Contender, rows: int) -> None:
+def this_api(contender: Contender, rows: int, models: str = "models") -> None:
     contender.environment = {"DATABASE_URL": url_of(contender)}
     run_python(
-        "import models; from database import create_database; create_database()",
+        f"import {models}; from database import create_database; create_database()",
         contender.environment,
     )
     engine = create_engine(contender.environment["DATABASE_URL"])
@@ -188,6 +188,18 @@ def this_api(contender: Contender, rows: int) -> None:
         iter([{"hashed_token": digest, "user_id": 1, "expires_at": expires_at}]),
     )
     engine.dispose()
+
+
+def fill_notes(url: str) -> None:
+    engine = create_engine(url)
+    notes = ({"text": f"Note {number}", "user_id": 1} for number in range(20))
+    fill(engine, "note", notes)
+    engine.dispose()
+
+
+def with_notes(contender: Contender, rows: int) -> None:
+    this_api(contender, rows, "tools.bench.notes")
+    fill_notes(contender.environment["DATABASE_URL"])
 
 
 def the_limit(contender: Contender, rows: int) -> None:
@@ -208,6 +220,7 @@ def the_tutorial(contender: Contender, rows: int) -> None:
         people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()),
     )
     engine.dispose()
+    fill_notes(contender.environment["BENCH_DATABASE"])
     claims = {
         "sub": "person1@example.com",
         "exp": datetime.now(UTC) + timedelta(days=7),
@@ -360,6 +373,7 @@ POCKETBASE = ["pocketbase", "serve", "--http", "127.0.0.1:{port}", "--dir", "{fo
 CONTENDERS = [
     Contender("ours", "this API", this_api, serve("main:app")),
     Contender("ours2", "this API, 2 workers", this_api, serve("main:app"), workers=2),
+    Contender("notes", "your own resource", with_notes, serve("tools.bench.notes:app")),
     Contender(
         "tutorial",
         "the tutorial pattern",

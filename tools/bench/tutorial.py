@@ -31,6 +31,23 @@ class User(UserBase, table=True):
     hashed_password: str
 
 
+class NoteBase(SQLModel):
+    text: str = Field(max_length=1000)
+
+
+class Note(NoteBase, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", index=True)
+
+
+class NoteCreate(NoteBase):
+    pass
+
+
+class NotePublic(NoteBase):
+    id: int
+
+
 class UserPublic(UserBase):
     id: int
     is_admin: bool
@@ -121,3 +138,18 @@ def list_users(
     limit: Annotated[int, Query(le=100)] = 100,
 ) -> list[User]:
     return list(session.exec(select(User).offset(offset).limit(limit)).all())
+
+
+@app.get("/api/notes", response_model=list[NotePublic])
+def list_notes(user: CurrentUser, session: SessionDep) -> list[Note]:
+    statement = select(Note).where(Note.user_id == user.id).limit(20)
+    return list(session.exec(statement).all())
+
+
+@app.post("/api/notes", status_code=201, response_model=NotePublic)
+def create_note(note: NoteCreate, user: CurrentUser, session: SessionDep) -> Note:
+    db_note = Note.model_validate(note, update={"user_id": user.id})
+    session.add(db_note)
+    session.commit()
+    session.refresh(db_note)
+    return db_note

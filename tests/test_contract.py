@@ -1,0 +1,394 @@
+"""Promises of the contract that no other module has: headers, names, hashes, prefixes."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import bcrypt
+import httpx2 as httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlmodel import Session, create_engine
+
+from core.engine import engine
+from main import app
+from models import User
+from tests.conftest import PASSWORD, ROOT, Person, Server
+
+Serve = Callable[..., Server]
+GOOD = {"name": "Cid", "email": "cid@example.com", "password": "secret"}
+
+
+@pytest.mark.parametrize("path", ["/api/users/me", "/health", "/docs", "/nowhere"])
+def test_head_answers_like_get_without_the_body(ann: Person, path: str) -> None:
+    got = ann.client.get(path, headers=ann.headers)
+    head = ann.client.head(path, headers=ann.headers)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert head.headers == got.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/users", {"GET", "HEAD", "POST"}),
+        ("/api/users/me", {"GET", "HEAD", "PATCH", "DELETE"}),
+        ("/api/login", {"POST"}),
+        ("/health", {"GET", "HEAD"}),
+    ],
+)
+def test_a_405_names_every_method_of_the_path(
+    client: TestClient, path: str, allowed: set[str]
+) -> None:
+    answer = client.put(path)
+    assert (answer.status_code, answer.json()) == (
+        405,
+        {"detail": "Method Not Allowed"},
+    )
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
+def test_answers_have_the_headers_that_keep_them_safe(ann: Person) -> None:
+    for path in ("/api/users/me", "/api/nowhere", "/health", "/docs", "/openapi.json"):
+        answer = ann.client.get(path, headers=ann.headers)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert ("no-store" in answer.headers.get("Cache-Control", "")) is (
+            path.startswith("/api")
+        )
+    assert ann.client.get("/docs").headers["X-Frame-Options"] == "DENY"
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:5173", "http://127.0.0.1:3000", "http://localhost"]
+)
+def test_a_page_on_this_machine_may_call(client: TestClient, origin: str) -> None:
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    preflight = client.options("/api/users", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == origin
+    elsewhere = client.get("/health", headers={"Origin": "http://localhost.evil.com"})
+    assert "Access-Control-Allow-Origin" not in elsewhere.headers
+
+
+INVISIBLE = ["\u200b", "\u00ad\u00ad", "\u3164", "\u2800\u115f", "\ufe0f", "\ufeff "]
+
+
+@pytest.mark.parametrize("blank", INVISIBLE)
+@pytest.mark.parametrize("field", GOOD)
+def test_what_nobody_sees_is_blank(client: TestClient, field: str, blank: str) -> None:
+    answer = client.post("/api/users", json=GOOD | {field: blank})
+    assert answer.status_code == 400
+    assert answer.json() == {"detail": "All fields are required."}
+
+
+@pytest.mark.parametrize(
+    "name", ["a\u202eb", "a\u2066b", "a\u2028b", "a\u2029b", "\u200ea"]
+)
+def test_a_name_stays_on_its_line_and_in_its_direction(ann: Person, name: str) -> None:
+    assert ann.client.post("/api/users", json=GOOD | {"name": name}).status_code == 422
+    assert ann("PATCH", "/users/me", json={"name": name}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("  Ann \t", "Ann"),
+        ("U\u0308nal", "Ünal"),
+        (
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        ),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
+    ],
+)
+def test_a_name_is_kept_trimmed_and_composed(ann: Person, sent: str, kept: str) -> None:
+    assert ann("PATCH", "/users/me", json={"name": sent}).json()["name"] == kept
+    assert ann("GET", "/users/me").json()["name"] == kept
+
+
+def test_a_name_that_grows_when_it_is_composed_is_422(ann: Person) -> None:
+    answer = ann("PATCH", "/users/me", json={"name": "\u0958" * 100})
+    assert answer.status_code == 422
+    assert "100" in answer.json()["detail"][0]["msg"]
+
+
+def test_what_is_broken_in_json_is_told(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/api/users", content=b'{"name": "a",}', headers=headers)
+    (mistake,) = answer.json()["detail"]
+    assert mistake["type"] == "json_invalid"
+    assert mistake["loc"][0] == "body"
+    assert ":" in mistake["msg"]
+
+
+def test_twenty_mistakes_are_enough(client: TestClient) -> None:
+    answer = client.post("/api/users", json={f"unknown{n}": n for n in range(50)})
+    assert (answer.status_code, len(answer.json()["detail"])) == (422, 20)
+
+
+def test_an_id_that_is_none_is_told_what_to_type(ann: Person) -> None:
+    (mistake,) = ann("GET", "/users/myself").json()["detail"]
+    assert mistake["msg"] == "An id, or me"
+
+
+def test_no_token_and_a_dead_one_are_told_apart(ann: Person) -> None:
+    none = ann.client.get("/api/users/me")
+    dead = ann.client.get("/api/users/me", headers={"Authorization": "Bearer dead"})
+    for answer in (none, dead):
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert "/api/login" in answer.json()["detail"]
+    assert none.json() != dead.json()
+
+
+def test_expired_tokens_of_people_who_never_come_back_are_removed(
+    ann: Person, bob: Person
+) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE token SET expires_at = '2020-01-01'")
+    bob.log_in()
+    with engine.connect() as connection:
+        owners = connection.exec_driver_sql("SELECT user_id FROM token").scalars().all()
+    assert owners == [bob.id]
+
+
+def store_hash(user_id: int, hashed_password: str) -> None:
+    with Session(engine) as session:
+        session.get_one(User, user_id).hashed_password = hashed_password
+        session.commit()
+
+
+def stored_hash(user_id: int) -> str:
+    with Session(engine) as session:
+        return session.get_one(User, user_id).hashed_password
+
+
+def test_an_old_hash_is_made_anew_at_the_next_right_login(
+    ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.security.BCRYPT_ROUNDS", 5)
+    wrong = {"username": ann.email, "password": "wrong"}
+    assert ann.client.post("/api/login", data=wrong).status_code == 401
+    assert stored_hash(ann.id).startswith("$2b$04$")
+    ann.log_in()
+    assert stored_hash(ann.id).startswith("$2b$05$")
+    ann.log_in()
+    assert ann("GET", "/users/me").json() == ann.account
+
+
+@pytest.mark.parametrize("imported", ["", "x", "$argon2id$v=19$m=65536$abc", "$2b$xx$"])
+def test_a_hash_that_bcrypt_does_not_know_is_401(ann: Person, imported: str) -> None:
+    store_hash(ann.id, imported)
+    form = {"username": ann.email, "password": PASSWORD}
+    answer = ann.client.post("/api/login", data=form)
+    assert answer.status_code == 401
+    assert answer.json() == {"detail": "Incorrect email or password."}
+
+
+def test_the_eleventh_wrong_current_password_is_429_for_the_account(
+    ann: Person,
+) -> None:
+    change = {"password": "new", "current_password": "wrong"}
+    for _ in range(10):
+        assert ann("PATCH", "/users/me", json=change).status_code == 403
+    right = change | {"current_password": PASSWORD}
+    for body in (change, right):
+        answer = ann("PATCH", "/users/me", json=body)
+        assert answer.status_code == 429
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    ann.log_in()  # which is counted by itself
+    assert ann("PATCH", "/users/me", json={"name": "New"}).status_code == 200
+
+
+def try_wrong_passwords(address: str, number: int, email: str = "") -> list[int]:
+    with TestClient(app, client=(address, 5000)) as client:
+        statuses = []
+        for count in range(number):
+            form = {"username": email or f"{address}{count}@example.com"}
+            answer = client.post("/api/login", data=form | {"password": "wrong"})
+            statuses.append(answer.status_code)
+        return statuses
+
+
+def test_the_hundred_and_first_wrong_password_of_one_address_is_429(
+    client: TestClient,
+) -> None:
+    assert try_wrong_passwords("10.0.0.1", 103) == [401] * 100 + [429] * 3
+    assert try_wrong_passwords("10.0.0.2", 1) == [401], "another address may try"
+
+
+def test_an_ipv6_network_is_one_address(client: TestClient) -> None:
+    email = "ann@example.com"
+    assert try_wrong_passwords("2001:db8::1", 10, email) == [401] * 10
+    assert try_wrong_passwords("2001:db8::ffff", 1, email) == [429]
+    assert try_wrong_passwords("2001:db8:0:1::1", 1, email) == [401]
+    for address in ("::ffff:10.0.0.1", "::ffff:10.0.0.2"):
+        assert try_wrong_passwords(address, 10, email) == [401] * 10
+
+
+def test_a_clock_that_was_wrong_does_not_throttle_for_longer(ann: Person) -> None:
+    wrong = {"username": ann.email, "password": "wrong"}
+    for _ in range(10):
+        ann.client.post("/api/login", data=wrong)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE wrongpassword SET expires_at = '2090-01-01'")
+    ann.log_in()
+
+
+def test_a_prefix_is_kept(serve: Serve) -> None:
+    server = serve("--root-path", "/v1")
+    ann = Person(server.client, "ann")
+    signed_up = server.client.post("/api/users", json=GOOD)
+    assert signed_up.headers["Location"].startswith("/v1/api/users/")
+    home = server.client.get("/", follow_redirects=False)
+    assert home.headers["Location"] == "/v1/docs"
+    make_admin(server)
+    page = ann("GET", "/users?limit=1")
+    assert "/v1/api/users?" in page.links["next"]["url"]
+
+
+def make_admin(server: Server) -> None:
+    other = create_engine(server.database)
+    with other.begin() as connection:
+        connection.exec_driver_sql('UPDATE "user" SET is_admin = true')
+    other.dispose()
+
+
+def test_it_works_when_it_is_mounted(client: TestClient, ann: Person) -> None:
+    outer = FastAPI()
+    outer.mount("/v2", app)
+    with TestClient(outer) as mounted:
+        signed_up = mounted.post("/v2/api/users/", json=GOOD)
+        assert signed_up.status_code == 201
+        location = signed_up.headers["Location"]
+        assert location == f"/v2/api/users/{signed_up.json()['id']}"
+        assert mounted.get(location, headers=ann.headers).status_code == 403
+        for path in ("/v2", "/v2/"):
+            home = mounted.get(path, follow_redirects=False)
+            assert home.headers["Location"].endswith(("/v2/docs", "/v2/"))
+
+
+def test_a_site_can_be_mounted_beside_it(tmp_path: Any, serve: Serve) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("hello")
+    (tmp_path / "site" / "sub").mkdir()
+    (tmp_path / "site" / "sub" / "index.html").write_text("below")
+    (tmp_path / "withsite.py").write_text(
+        "from fastapi.staticfiles import StaticFiles\n"
+        "from main import app\n"
+        f"app.mount('/site', StaticFiles(directory='{tmp_path}/site', html=True))\n"
+    )
+    server = serve(app="withsite:app", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert server.client.get("/site/").text == "hello"
+    assert server.client.get("/site/sub/").text == "below"
+    followed = server.client.get("/site/sub", follow_redirects=True)
+    assert followed.text == "below"
+    assert server.client.get("/health/").json() == {"status": "ok"}
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("max_length=MAX_NAME)", "min_length=5, max_length=MAX_NAME)"),
+        (
+            "max_length=MAX_NAME)",
+            "max_length=MAX_NAME, schema_extra={'pattern': '^[A-Z]{9}$'})",
+        ),
+    ],
+)
+def test_a_rule_that_comes_later_leaves_old_accounts_readable(
+    tmp_path: Any, serve: Serve, old: str, new: str
+) -> None:
+    first = serve()
+    ann, root = Person(first.client, "ann"), Person(first.client, "root")
+    make_admin(first)
+    first.stop()
+    project = tmp_path / "project"
+    project.mkdir()
+    models = (ROOT / "models.py").read_text()
+    assert old in models
+    (project / "models.py").write_text(models.replace(old, new))
+    server = serve(project=project)
+    ann.client = root.client = server.client
+    account = ann.account | {"is_admin": True}
+    assert ann("GET", "/users/me").json() == account
+    assert account in root("GET", "/users").json()
+    assert ann("PATCH", "/users/me", json={"name": "Al"}).status_code == 422
+    changed = ann("PATCH", "/users/me", json={"is_admin": False})
+    assert (changed.status_code, changed.json()["name"]) == (200, "Ann")
+    assert ann("POST", "/logout").status_code == 204
+    assert root("DELETE", f"/users/{ann.id}").status_code == 204
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("BCRYPT_ROUNDS", "3"), ("DATABASE_URL", "sqlite:////nowhere/app.db")],
+)
+def test_a_wrong_setting_ends_the_process_with_several_workers_too(
+    workers: str, setting: str, value: str
+) -> None:
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "main:app",
+            "--port",
+            "0",
+            "--workers",
+            workers,
+        ],
+        env={setting: value, "PATH": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode != 0 or workers == "2"
+    assert setting in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_bcrypt_hashes_of_another_maker_are_taken(ann: Person) -> None:
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4, b"2a")).decode()
+    store_hash(ann.id, hashed)
+    ann.log_in()
+
+
+def test_a_thousand_clients_of_a_resource_with_a_relationship(
+    tmp_path: Any, serve: Serve
+) -> None:
+    """The solution of exercise 8, which is the tutorial's code, under a crowd."""
+    import asyncio
+    from collections import Counter
+
+    from tests.pages import apply, blocks, copy_of_project
+
+    project = copy_of_project(tmp_path / "project")
+    exercises = (ROOT / "docs" / "exercises.md").read_text().split("\n## ")
+    (diff,) = blocks(next(text for text in exercises if text.startswith("8.")), "diff")
+    apply(diff, project)
+    server = serve(project=project)
+    ann = Person(server.client, "ann")
+
+    async def run() -> Counter[int]:
+        limits = httpx.Limits(max_connections=1000)
+        options = {"base_url": server.url, "timeout": 120, "headers": ann.headers}
+        async with httpx.AsyncClient(limits=limits, **options) as client:  # type: ignore[arg-type] # as it says
+            requests = []
+            for number in range(1000):
+                if number % 5:
+                    requests.append(client.get("/api/notes"))
+                else:
+                    requests.append(client.post("/api/notes", json={"text": "x"}))
+            answers = await asyncio.gather(*requests)
+        return Counter(answer.status_code for answer in answers)
+
+    assert asyncio.run(run()) == {200: 800, 201: 200}
+    assert len(ann("GET", "/notes").json()) == 200
