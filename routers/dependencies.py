@@ -35,10 +35,11 @@ async def get_current_admin(token: BearerToken) -> UserPublic:
 
 def is_id_or_me(user_id: str) -> str:
     """Check what stands for an account in a path."""
-    is_id = re.fullmatch("[1-9][0-9]{0,9}", user_id) and int(user_id) <= MAX_ID
-    if user_id != "me" and not is_id:
-        raise PydanticCustomError("user_id", "An id, or me")
-    return user_id
+    if user_id == "me":
+        return user_id
+    if re.fullmatch("[1-9][0-9]{0,9}", user_id) and int(user_id) <= MAX_ID:
+        return user_id
+    raise PydanticCustomError("user_id", "An id, or me")
 
 
 UserId = Annotated[
