@@ -14,7 +14,6 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import Executable
 from sqlmodel import Session, func, select
 
-from core import errors
 from core.engine import (
     READS,
     SCANS,
@@ -23,9 +22,9 @@ from core.engine import (
     autocommit_engine,
     create_file,
     engine,
-    file_id,
     loop_connection,
     reading_engine,
+    refuse_if_file_is_replaced,
 )
 from core.schema import create_or_extend_tables
 from core.settings import DATABASE_URL
@@ -40,21 +39,22 @@ async def get_session(request: Request) -> AsyncIterator[Session]:
     On SQLite its transaction begins with the write lock, so what you read in it is
     still true when you write. A GET takes no lock: let it only read.
     """
-    file = file_id()
     bind = engine
     if request.method == "GET":
         bind = reading_engine
-    # Objects stay as they are after a commit, so they need no refresh(), nor a query.
+    # Objects keep their values after a commit, so they need no refresh().
     session = Session(bind, expire_on_commit=False)
-    try:
-        yield session
-    finally:
-        await run_in_threadpool(session.close)
-    if file_id() != file:  # the file was replaced, so this may be in the old one
-        raise errors.DatabaseUnavailable
+    with refuse_if_file_is_replaced():
+        try:
+            yield session
+        finally:
+            if SQLITE or not session.in_transaction():
+                session.close()
+            else:
+                await run_in_threadpool(session.close)
 
 
-# Whoever waits for one of them holds neither a thread nor a connection (fastapi#3205).
+# Callers that wait for a session hold neither a thread nor a connection (fastapi#3205).
 SessionDep = Annotated[
     Session, Depends(get_session, scope="function", max_concurrency=SESSIONS)
 ]

@@ -19,7 +19,7 @@ from core.middleware import (
     BrowserMiddleware,
     PathAndHeadersMiddleware,
 )
-from core.settings import CORS_ORIGINS, LOCAL_ORIGINS
+from core.settings import CORS_ORIGIN_REGEX, CORS_ORIGINS
 from database import create_database, read
 from models import User
 from routers import login_router, user_router
@@ -30,18 +30,19 @@ SELECT_ANY_USER = select(User.id).limit(1)
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     create_database()
-    # What is loaded by now stays. To look for garbage in it, and often, costs 8 %.
+    # Looking for garbage in all that is loaded by now would cost a read 8 %.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
     yield
     engine.close()
 
 
-app = FastAPIOffline(  # FastAPI, with a /docs that needs no internet
+# FastAPI, with a /docs that works without the internet and asks no server there.
+app = FastAPIOffline(
     title="Users API",
     redoc_url=None,
     lifespan=lifespan,
-    swagger_ui_parameters={"validatorUrl": None},  # nor asks a server on the internet
+    swagger_ui_parameters={"validatorUrl": None},
 )
 app.include_router(user_router.router)
 app.include_router(login_router.router)
@@ -51,8 +52,8 @@ app.add_middleware(BodyLimitMiddleware)
 app.add_middleware(PathAndHeadersMiddleware)
 app.add_middleware(
     BrowserMiddleware,
-    allow_origins=CORS_ORIGINS or [],
-    allow_origin_regex=LOCAL_ORIGINS if CORS_ORIGINS is None else None,
+    allow_origins=CORS_ORIGINS,
+    allow_origin_regex=CORS_ORIGIN_REGEX,
     allow_methods=["*"],
     allow_headers=["*"],
     expose_headers=["Link", "Location", "Retry-After", "X-Total-Count"],

@@ -52,6 +52,7 @@ class User(UserBase, table=True):
     hashed_password: str
 
 
+# Rules are for what comes in: what the table holds is shown as it is (core/fields.py).
 @without_rules
 class UserPublic(UserBase):
     """What every answer shows."""
@@ -118,9 +119,10 @@ class UserCreate(UserBase):
         return value
 
 
+# Each field may be left out, those of UserCreate as well (core/fields.py).
 @all_optional
 class UserUpdate(UserCreate):
-    """What people send to change an account: any of these fields."""
+    """What people send to change an account."""
 
     current_password: str
     is_admin: StrictBool

@@ -107,6 +107,14 @@ def select_page(sort: str, *, is_first: bool) -> Any:
     return statement.where(here > end)
 
 
+def page_values(page: Page) -> dict[str, Any]:
+    """Give the values for the page's query: one row more, and where it begins."""
+    values: dict[str, Any] = {"limit": page.limit + 1}
+    if page.after:
+        values.update(parse_after(page.sort, page.after))
+    return values
+
+
 def matches(q: str) -> ColumnElement[bool]:
     """Build the condition for a search; `%` and `_` stand for themselves."""
     return or_(

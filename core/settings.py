@@ -1,7 +1,7 @@
 """The settings: read from the environment, checked once, when the app is imported.
 
-It promises `DATABASE_URL`, `BCRYPT_ROUNDS`, `CORS_ORIGINS`, and `exit_with` for whoever
-finds that the server cannot start. Nothing else needs you to read this.
+It promises a value for each, and `exit_with` for whoever finds that the server cannot
+start. Nothing else needs you to read this.
 """
 
 import os
@@ -49,11 +49,9 @@ def read_bcrypt_rounds() -> int:
     return int(text)
 
 
-def read_cors_origins() -> list[str] | None:
-    """Give the origins that a browser may call from, or None for this machine's."""
-    text = os.environ.get("CORS_ORIGINS")
-    if text is None:
-        return None
+def read_cors_origins() -> list[str]:
+    """Give the origins that a browser may call from."""
+    text = os.environ.get("CORS_ORIGINS", "")
     origins = []
     for origin in text.split(","):
         if origin.strip():
@@ -70,3 +68,6 @@ def read_cors_origins() -> list[str] | None:
 DATABASE_URL = read_database_url()
 BCRYPT_ROUNDS = read_bcrypt_rounds()
 CORS_ORIGINS = read_cors_origins()
+CORS_ORIGIN_REGEX = None
+if "CORS_ORIGINS" not in os.environ:
+    CORS_ORIGIN_REGEX = LOCAL_ORIGINS

@@ -60,17 +60,15 @@ async def list_users(
 ) -> Rows:
     """List accounts page by page, for administrators. `Link` leads to the next page."""
     statement = paging.select_page(page.sort, is_first=not page.after)
-    values = {"limit": page.limit + 1}  # one more: is there a next page?
-    if page.after:
-        values |= paging.parse_after(page.sort, page.after)
+    values = paging.page_values(page)
     if page.q:
         rows = await scan(statement.where(paging.matches(page.q)), **values)
     else:
         rows = await read(statement, **values)
     if page.count:
-        (counted,) = await scan(paging.count_matches(page.q))
-        response.headers["X-Total-Count"] = str(counted["count"])
-    if len(rows) > page.limit:
+        counted = await scan(paging.count_matches(page.q))
+        response.headers["X-Total-Count"] = str(counted[0]["count"])
+    if len(rows) > page.limit:  # there is a next page: the last row is its first
         rows.pop()
         after = paging.end_of_page(page.sort, rows[-1])
         next_page = request.url.include_query_params(after=after)
@@ -127,7 +125,8 @@ PreparedChange = Annotated[UserChange, Depends(prepare_change)]
 @router.patch("/{user_id}", response_model=UserPublic, responses=CHANGE)
 def update_user(change: PreparedChange, session: SessionDep) -> User:
     """Change what you send. Your own email and password need `current_password`."""
-    access, values = change.access, change.values
+    access = change.access
+    values = change.values
     asker, user = lock_users(session, access)
     if "is_admin" in values and not asker.is_admin:
         raise errors.AdministratorsOnly

@@ -134,7 +134,9 @@ def test_three_hosts_are_one_api(cluster: list[Server]) -> None:
         )
     assert at_all(cluster, 50, "/api/users", json=sign_up("same")) == {201: 1, 409: 49}
     wrong = {"username": ann.email, "password": "wrong"}
-    assert at_all(cluster, 50, "/api/login", data=wrong) == {401: 10, 429: 40}
+    counts = at_all(cluster, 50, "/api/login", data=wrong)
+    assert set(counts) == {401, 429}
+    assert 10 <= counts[401] <= 12, "at most one more for each further host"
     assert cluster[1].client.post("/api/logout", headers=ann.headers).status_code == 204
     for host in cluster:
         assert host.client.get("/api/users/me", headers=ann.headers).status_code == 401

@@ -186,6 +186,72 @@ def test_what_could_lose_or_invent_data_stops_the_start_and_changes_nothing(
     assert told in text
     assert len(text.strip().splitlines()) < 8
     shutil.copy(ROOT / "models.py", project.models)
+    server = project.serve()
+    assert on(server, project.ann)("GET", "/users/me").json() == project.ann.account
+
+
+def test_a_unique_index_that_the_rows_break_stops_the_start(project: Project) -> None:
+    project.sql("UPDATE \"user\" SET name = 'same'")
+    project.change(NAME, NAME + AGE)
+    project.change(
+        NAME, "    name: str = Field(max_length=100, index=True, unique=True)\n"
+    )
+    text = project.refusal()
+    assert "ix_user_name" in text
+    assert "not unique" in text
+    assert "same" not in text
+
+
+def test_a_table_that_is_somebody_elses_is_left_alone(project: Project) -> None:
+    project.sql("CREATE TABLE elsewhere (id INTEGER PRIMARY KEY)")
+    project.sql('CREATE INDEX mine ON "user" (is_admin)')
+    project.serve()
+    assert "elsewhere" in str(project.schema())
+    assert "mine" in str(project.schema())
+
+
+def test_ten_workers_that_start_together_add_a_field_once(project: Project) -> None:
+    project.change(NAME, NAME + "    plan: str = Field(default='free', index=True)\n")
+    code = "import models; from database import create_database; create_database()"
+    environment = {"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)}
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            stderr=subprocess.PIPE,
+            cwd=project.folder,
+        )
+        for _ in range(10)
+    ]
+    assert [(start.communicate()[1], start.returncode) for start in starts] == [
+        (b"", 0)
+    ] * 10
+    assert project.sql('SELECT plan FROM "user"') == [("free",), ("free",)]
+
+
+def test_a_start_that_is_killed_between_two_changes_has_made_neither(
+    project: Project,
+) -> None:
+    project.change(NAME, NAME + AGE + "    plan: str = 'free'\n")
+    code = """
+import os, models
+from alembic.operations import Operations
+invoke, calls = Operations.invoke, []
+def kill(self, change):
+    invoke(self, change)
+    os.kill(os.getpid(), 9)
+Operations.invoke = kill
+from database import create_database
+create_database()"""
+    before = project.schema()
+    start = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)},
+        cwd=project.folder,
+        check=False,
+    )
+    assert start.returncode == -9
+    assert project.schema() == before
     assert on(project.serve(), project.ann)(
         "GET", "/users/me"
     ).json() == project.ann.account | {

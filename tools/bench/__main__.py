@@ -219,7 +219,8 @@ def measure_floods(
 ) -> Result:
     """Let 64 clients sign up, then log in; give a reader's p99 beside them, and their share of what the cores can hash.
 
-    Each log-in is another account's, as only ten at a time may try one."""
+    Each log-in is another account's, as only ten at a time may try one.
+    """
     found: Result = {}
     start = time.perf_counter()
     bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12))
