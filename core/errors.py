@@ -221,10 +221,8 @@ POSTGRESQL_PASSING = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25006"
 
 def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
     """Tell whether the same request may succeed in a moment."""
-    if isinstance(error, exc.TimeoutError):
-        return True
     if not isinstance(error, exc.DBAPIError):
-        return False
+        return isinstance(error, exc.TimeoutError)  # no connection was free
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", 0)
         return (

@@ -126,10 +126,7 @@ def describe_type(type_: object, nullable: bool | None) -> str:
 
 
 def describe_addition(change: MigrateOperation) -> str:
-    match change:
-        case ops.AddColumnOp(table_name=table, column=column):
-            return f"{table}.{column.name}"
-        case ops.CreateIndexOp(index_name=index):
-            return str(index)
-        case _:
-            return str(change.to_diff_tuple())
+    if isinstance(change, ops.AddColumnOp):
+        return f"{change.table_name}.{change.column.name}"
+    assert isinstance(change, ops.CreateIndexOp)
+    return str(change.index_name)

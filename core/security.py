@@ -229,12 +229,10 @@ def store_wrong_password(account: str, address: str) -> None:
 
 def client_network(request: Request) -> str:
     """Give the address of a client; of IPv6 the /64, which one customer gets whole."""
-    host = ""
-    if request.client is not None:
-        host = request.client.host
+    host: str = getattr(request.client, "host", "")  # there is none on a Unix socket
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:  # a socket in the file system, a test
+    except ValueError:
         return host
     if isinstance(address, ipaddress.IPv4Address):
         return host

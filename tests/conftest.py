@@ -16,7 +16,7 @@ POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
 
 
 def empty_database(folder: Path | str) -> str:
-    """Give the URL of a new database: on the server that TEST_DATABASE_URL names, else a file."""
+    """Give the URL of a new database: on TEST_DATABASE_URL's server, else a file."""
     if not POSTGRESQL:
         return f"sqlite:///{folder}/app.db"
     from tools.postgresql import new_database
@@ -120,7 +120,8 @@ def make_admin(user_id: int) -> None:
         session.commit()
 
 
-# Below what the kernel gives to clients, and for each of the suite's processes others: no two servers take one port.
+# Below what the kernel gives to clients, and others for each of the suite's processes,
+# so that no two servers take one port.
 PORTS = itertools.count(
     20_000
     + 3_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -133,7 +134,7 @@ def is_free(port: int) -> bool:
 
 
 class Server:
-    """A uvicorn of its own on a free port, as a user starts it: of this project, or of a copy of it."""
+    """A uvicorn on a free port, as a user starts it, of the project or of a copy."""
 
     def __init__(
         self,

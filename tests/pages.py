@@ -1,4 +1,4 @@
-"""Run what a page shows: its commands against a server, their output beside what the page says."""
+"""Run what a page shows: its commands, and their output beside what it says."""
 
 import os
 import re
@@ -28,7 +28,10 @@ def blocks(page: str, kind: str) -> list[str]:
 
 
 def check_commands(blocks: list[str], server: Server, folder: Path = ROOT) -> int:
-    """Run each line that begins with `$ ` in one shell, compare its output with the lines below it, and count them."""
+    """Run each line that begins with `$ ` in one shell and compare its output.
+
+    Give the number of lines that were run.
+    """
     steps = [
         step.partition("\n")
         for block in blocks

@@ -24,7 +24,8 @@ if not (BROWSER and DRIVER):
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-OPTIONS = """headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking
+OPTIONS = """headless=new no-sandbox disable-gpu disable-quic no-first-run
+disable-background-networking
 disable-component-update disable-sync disable-dev-shm-usage window-size=1100,1500"""
 
 
@@ -72,7 +73,7 @@ class Docs:
         self.click(".modal-ux button.close-modal")
 
     def try_out(self, operation: str, value: str | None = None) -> str:
-        """Send what the page suggests, or a value for its one parameter; give the status of the answer."""
+        """Send what the page suggests, or a value, and give the status."""
         block = f"[id^='{operation}']"
         self.click(f"{block} .opblock-summary-control")
         self.click(f"{block} .try-out__btn")

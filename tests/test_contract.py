@@ -1,4 +1,4 @@
-"""Promises of the contract that no other module has: headers, names, hashes, prefixes."""
+"""Promises that no other module has: headers, names, hashes, prefixes, rules."""
 
 import subprocess
 import sys

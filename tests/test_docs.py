@@ -42,7 +42,7 @@ def test_each_endpoint_says_what_it_does_and_lists_its_errors_with_examples(
 
 
 def test_what_the_page_suggests_to_send_is_accepted(document: dict[str, Any]) -> None:
-    # Swagger UI fills a form in with "string" and, for the format email, with an address.
+    # Swagger UI fills a form in with "string", and with an address for an email.
     fields = document["components"]["schemas"]["UserCreate"]["properties"]
     assert fields["email"]["format"] == "email"
     assert "pattern" not in str(fields)

@@ -1,4 +1,4 @@
-"""Each solution of docs/exercises.md, applied to a copy of the project, does what its curl shows."""
+"""Each solution of docs/exercises.md, applied to a copy, does what its curl shows."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""tools.fake: believable accounts, quickly, and never into what is somebody's by accident."""
+"""tools.fake: believable accounts, and never by accident among real ones."""
 
 import os
 import re

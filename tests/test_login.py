@@ -118,7 +118,7 @@ def test_a_token_that_is_none_is_401_and_says_how_to_get_one(
     assert "/api/login" in answer.json()["detail"]
 
 
-def test_the_eleventh_failure_within_a_minute_is_429_without_hashing_and_a_right_password_waits(
+def test_the_eleventh_failure_in_a_minute_is_429_without_hashing_and_all_wait(
     ann: Person,
 ) -> None:
     form = {"username": ann.email, "password": "wrong"}

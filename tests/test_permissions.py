@@ -1,11 +1,14 @@
 """Who may do what: each method and path, for each kind of caller."""
 
+from typing import Any
+
 import pytest
 from fastapi.testclient import TestClient
 
 from tests.conftest import Person
 
-# method, path: status for nobody, a member on somebody else, a member on itself, an administrator.
+# method, path: status for nobody, a member about somebody else, a member about
+# itself, an administrator.
 MATRIX = {
     ("POST", "/users"): (201, 201, 201, 201),
     ("POST", "/login"): (200, 200, 200, 200),
@@ -21,7 +24,7 @@ MATRIX = {
     ("PATCH", "/users/999"): (401, 403, 403, 404),
     ("DELETE", "/users/999"): (401, 403, 403, 404),
 }
-BODIES = {
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/users"): {
         "json": {"name": "Cid", "email": "cid@example.com", "password": "secret"}
     },
@@ -49,7 +52,7 @@ def test_who_may_do_what(
     )
     answer = client.request(
         method, "/api" + path.format(ann=ann.id), headers=headers, **body
-    )  # type: ignore[arg-type] # json or data
+    )
     assert answer.status_code == MATRIX[method, path][number]
     if answer.status_code == 401:
         assert answer.headers["WWW-Authenticate"] == "Bearer"

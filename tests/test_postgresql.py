@@ -1,6 +1,7 @@
 """PostgreSQL: several hosts, and what happens when it restarts, stops or hangs.
 
-These tests start servers of their own. The rest of the suite runs on PostgreSQL, too, with TEST_DATABASE_URL.
+These tests start servers of their own. The rest of the suite runs on PostgreSQL too,
+with TEST_DATABASE_URL.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ def run(*command: str) -> bool:
 
 @contextmanager
 def hosts(number: int) -> Iterator[list[dict[str, str]]]:
-    """Give each host an address: in a network namespace of its own where the machine allows, else on loopback."""
+    """Give each host an address: in a network namespace, or else on loopback."""
     bridge = f"users{os.getpid()}"
     with ExitStack() as stack:
         if not (
@@ -110,7 +111,7 @@ def sign_up(name: Any) -> dict[str, str]:
 
 
 def at_all(servers: list[Server], number: int, path: str, **body: Any) -> Counter[int]:
-    """Send one request many times at once, to each server in turn; count the statuses."""
+    """Send a request many times at once, to each server in turn; count statuses."""
 
     async def send() -> list[int]:
         limits = httpx.Limits(max_connections=number)
@@ -171,7 +172,7 @@ def test_kill_9_of_one_host_loses_nothing_that_was_answered(
 
 
 class Load:
-    """Readers and writers who go on while the database does not, and note what they are answered."""
+    """Readers and writers who go on while the database does not."""
 
     def __init__(self, app: Server) -> None:
         self.app, self.done = app, threading.Event()
@@ -270,7 +271,8 @@ def test_killed_connections_are_503_and_opened_again(
     ):
         for _ in range(20):
             admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname LIKE 'test%'"
             )
             time.sleep(0.05)
     load.check()

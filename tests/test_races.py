@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2 as httpx
@@ -96,6 +96,40 @@ def test_what_an_administrator_had_under_way_changes_nothing_once_she_is_none(
     bob.log_in()
 
 
+def test_an_administrator_who_is_demoted_does_not_make_herself_one_again(
+    serve: Serve,
+) -> None:
+    server = serve(**SLOW)
+    root, eve = (Person(server.client, name) for name in ("root", "eve"))
+    make_admin(server, root)
+    make_admin(server, eve)
+    change = {"is_admin": True, "password": "new", "current_password": PASSWORD}
+    with in_the_background(
+        eve, method="PATCH", path="/users/me", json=change
+    ) as answers:
+        demoted = root("PATCH", f"/users/{eve.id}", json={"is_admin": False})
+        assert demoted.status_code == 200
+    assert answers[0].status_code == 403
+    assert eve("GET", "/users/me").json() == eve.account
+    eve.log_in()
+
+
+def test_of_two_log_outs_at_once_the_second_is_told_that_the_token_has_ended(
+    serve: Serve,
+) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    engine = create_engine(server.database)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM token")
+        with in_the_background(ann, method="POST", path="/logout") as answers:
+            time.sleep(1)  # it has found the token, and waits for the lock
+            connection.commit()
+    engine.dispose()
+    assert answers[0].status_code == 401
+    assert "has ended" in answers[0].json()["detail"]
+
+
 def test_an_account_that_is_deleted_while_its_new_password_is_hashed_is_404(
     serve: Serve,
 ) -> None:
@@ -131,10 +165,8 @@ def test_a_server_that_was_killed_while_it_hashed_counts_no_failure(
 
     def send() -> None:
         form = {"username": ann.email, "password": "wrong"}
-        try:
+        with suppress(httpx.TransportError):
             httpx.post(server.url + "/api/login", data=form, timeout=60)
-        except httpx.TransportError:
-            pass
 
     threads = [threading.Thread(target=send) for _ in range(20)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""One field is one line, and a database that is older than the models keeps its rows."""
+"""One field is one line, and a database that is older keeps its rows."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ NAME = "    name: str = Field(max_length=MAX_NAME)\n"
 
 
 class Project:
-    """The project with models that may be changed, and a database that the unchanged ones made."""
+    """The project with models to change, and a database from before the change."""
 
     def __init__(self, folder: Path, serve: Serve) -> None:
         self.folder, self.start = folder / "project", serve
@@ -55,9 +55,11 @@ class Project:
             return self.sql(
                 "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
             )
-        columns = "table_name, column_name, column_default, is_nullable, data_type, character_maximum_length"
+        columns = "table_name, column_name, column_default, is_nullable, data_type"
         tables = self.sql(
-            f"SELECT {columns} FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
+            f"SELECT {columns}, character_maximum_length"
+            " FROM information_schema.columns WHERE table_schema = 'public'"
+            " ORDER BY 1, 2"
         )
         return tables + self.sql(
             "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
@@ -151,7 +153,8 @@ def test_a_required_field_with_a_default_gives_it_to_old_rows(
 def test_a_table_and_an_index_are_added(project: Project) -> None:
     project.change(NAME, "    name: str = Field(max_length=100, index=True)\n")
     text = project.models.read_text()
-    table = "class Note(SQLModel, table=True):\n    id: int | None = Field(default=None, primary_key=True)\n"
+    table = "class Note(SQLModel, table=True):\n"
+    table += "    id: int | None = Field(default=None, primary_key=True)\n"
     project.models.write_text(f"{text}\n\n{table}")
     server = project.serve()
     assert on(server, project.ann)("GET", "/users/me").json() == project.ann.account

@@ -60,6 +60,17 @@ def test_a_setting_that_makes_no_sense_stops_the_start(
     assert len(line) < 250
 
 
+def test_postgresql_without_its_driver_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "psycopg.py").write_text("raise ImportError('not installed')")
+    url = "postgres://user:hunter2@127.0.0.1:1/x"
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    settings = {"DATABASE_URL": url, "PYTHONPATH": path}
+    run = start(tmp_path, "uvicorn", "main:app", "--port", "0", **settings)
+    assert run.returncode != 0
+    assert "pip install 'psycopg[binary]'" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_a_browser_may_call_from_the_origins_that_are_named(
     serve: Callable[..., Server],
 ) -> None:

@@ -1,4 +1,4 @@
-"""The tour: each request's seven steps in the terminal, without its secrets, and docs/walk.md that goes along it."""
+"""The tour: seven steps in the terminal, without secrets, and the walk along them."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Accounts: sign up, read, change, delete. What was written is read back by a second request."""
+"""Accounts: sign up, read, change, delete, each read back by a second request."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

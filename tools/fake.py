@@ -1,4 +1,4 @@
-"""Fill the database with believable accounts: `python -m tools.fake 1000 [--add]`, or empty it: `--reset`."""
+"""Fill the database with believable accounts: `python -m tools.fake 1000`."""
 
 import argparse
 import secrets
@@ -36,14 +36,15 @@ def reset() -> None:
 
 
 def fill(number: int) -> str:
-    """Add accounts and give the email of one. A part of the address is random, so that none is taken."""
+    """Add accounts and give the email of one; a random part makes each unique."""
     fake, hashed = Faker(), bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt()).decode()
     email = ""
     for done in track(range(0, number, BATCH), description=f"{number:,} accounts"):
         rows: list[dict[str, Any]] = []
         for _ in range(min(BATCH, number - done)):
             name = fake.name()
-            email = f"{name.lower().replace(' ', '.').strip('.')}.{secrets.token_hex(4)}@example.com"
+            part = name.lower().replace(" ", ".").strip(".")
+            email = f"{part}.{secrets.token_hex(4)}@example.com"
             user = User(
                 name=name,
                 email=email,
@@ -73,7 +74,8 @@ def main() -> None:
         parser.error("say how many accounts, as in: python -m tools.fake 1000")
     if count() and not options.add:
         raise SystemExit(
-            f"{count():,} accounts are there already: --add adds to them, --reset deletes them."
+            f"{count():,} accounts are there already:"
+            " --add adds to them, --reset deletes them."
         )
     email = fill(options.number)
     print(f"{count():,} accounts. Log in as one of them:")

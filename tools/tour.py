@@ -1,6 +1,6 @@
-"""The same API, and the way of each request as a tree: `uvicorn tools.tour:app --reload`.
+"""The same API, each request shown as a tree: `uvicorn tools.tour:app --reload`.
 
-Built on FastAPI's own OpenTelemetry spans and SQLAlchemy's events. Secrets show as ••••.
+Built on FastAPI's own OpenTelemetry spans and SQLAlchemy's events. Secrets are dots.
 The answer has the times, too: its header Server-Timing (w3.org/TR/server-timing).
 """
 

@@ -1,6 +1,7 @@
-"""Measure this API beside others in one run: `python -m tools.bench [--rows N] [--seconds S] [--only KEY,…]`.
+"""Measure this API beside others in one run: `python -m tools.bench [--only KEY,…]`.
 
-All servers have the same accounts and take turns at each request, so that a machine whose speed drifts is fair to all.
+All servers have the same accounts and take turns at each request, so that a machine
+whose speed drifts is fair to all.
 The ratios are what counts. Writes results.json and results.svg beside this file.
 """
 
@@ -72,13 +73,15 @@ counter = {start}
 request = function()
   counter = counter + 1
   return wrk.format("POST", "/api/users", {{["Content-Type"] = "application/json"}},
-    '{{"name": "New", "email": "new' .. counter .. '@example.com", "password": "secret"}}')
+    '{{"name": "New", "password": "secret", "email": "new' .. counter ..
+    '@example.com"}}')
 end"""
 LOG_IN = """
 counter = 0
 request = function()
   counter = counter % {rows} + 1
-  return wrk.format("POST", "/api/login", {{["Content-Type"] = "application/x-www-form-urlencoded"}},
+  return wrk.format("POST", "/api/login",
+    {{["Content-Type"] = "application/x-www-form-urlencoded"}},
     "username=person" .. counter .. "@example.com&password={password}")
 end"""
 
@@ -161,7 +164,7 @@ def measure_reads(
 def measure_crowds(
     contenders: list[Contender], options: argparse.Namespace, progress: Progress
 ) -> Result:
-    """Count the right answers that 16, 256 and 1,000 clients at once get, each per second."""
+    """Count the right answers a second that 16, 256 and 1,000 clients at once get."""
     chosen = [
         one
         for one in contenders
@@ -217,7 +220,7 @@ def p99(waits: list[float]) -> float:
 def measure_floods(
     contenders: list[Contender], options: argparse.Namespace, progress: Progress
 ) -> Result:
-    """Let 64 clients sign up, then log in; give a reader's p99 beside them, and their share of what the cores can hash.
+    """Let 64 clients sign up, then log in; give a reader's p99 and the hashes made.
 
     Each log-in is another account's, as only ten at a time may try one.
     """
@@ -294,7 +297,7 @@ def measure_neighbour(ours: Contender, options: argparse.Namespace) -> Result:
     flood = threading.Thread(target=wrk, args=[ours, "", ""], kwargs=load)
     flood.start()
     time.sleep(2)
-    waits = []
+    waits: list[float] = []
     while flood.is_alive() and len(waits) < 3:
         waits.append(log_in())
     flood.join()
@@ -302,7 +305,7 @@ def measure_neighbour(ours: Contender, options: argparse.Namespace) -> Result:
 
 
 def measure_worker(ours: Contender, options: argparse.Namespace) -> Result:
-    """Give the memory of a worker that 1,000 clients list 100 accounts from, and the seconds to its first answer."""
+    """Give a worker's memory under 1,000 clients, and the time to its first answer."""
     crowd = read(ours, REQUESTS[-1], 1000, max(3, options.seconds))
     memory = ours.memory()
     ours.stop()
@@ -312,7 +315,7 @@ def measure_worker(ours: Contender, options: argparse.Namespace) -> Result:
 def measure_growth(
     folder: Path, options: argparse.Namespace, progress: Progress
 ) -> Result:
-    """Give what requests cost with 1,000, 100,000 and 1,000,000 accounts, in ms for each request."""
+    """Give the ms that requests cost with a thousand to a million accounts."""
     found: Result = {}
     for rows in progress.track([1_000, 100_000, 1_000_000], description="growth"):
         ours = next(one for one in CONTENDERS if one.key == "ours")
@@ -394,11 +397,17 @@ def show(results: Result, names: dict[str, str]) -> None:
         ]
         table.add_row(clients, *cells)
     console.print(table)
+    show_floods(results, names)
+
+
+def show_floods(results: Result, names: dict[str, str]) -> None:
     for key, flood in results["floods"].items():
         for kind in ("sign-up", "log-in"):
             console.print(
-                f"{names[key]}, 64 clients {kind}: a read's p99 {flood['rest']:.1f} → {flood[kind]['p99']:.1f} ms, "
-                f"{flood[kind]['hashed']:.2f} of what the cores can hash, {flood[kind]['errors']} errors"
+                f"{names[key]}, 64 clients {kind}: a read's p99"
+                f" {flood['rest']:.1f} → {flood[kind]['p99']:.1f} ms,"
+                f" {flood[kind]['hashed']:.2f} of what the cores can hash,"
+                f" {flood[kind]['errors']} errors"
             )
     if len(results["resource"]) > 1:
         own, pattern = (results["resource"][key] for key in ("notes", "tutorial"))
@@ -410,7 +419,8 @@ def show(results: Result, names: dict[str, str]) -> None:
         )
     if worker := results.get("worker"):
         console.print(
-            f"a worker: first answer after {worker['start']:.2f} s, at most {worker['memory']:.0f} MB"
+            f"a worker: first answer after {worker['start']:.2f} s,"
+            f" at most {worker['memory']:.0f} MB"
         )
     if growth := results.get("growth"):
         table = Table(
@@ -439,7 +449,8 @@ def draw(results: Result, names: dict[str, str]) -> None:
         print_values=True,
     )
     chart.print_values_position = "top"
-    chart.title = f"Right answers a second, 16 clients, {results['rows']:,} accounts, {results['machine']}"
+    load = f"16 clients, {results['rows']:,} accounts"
+    chart.title = f"Right answers a second, {load}, {results['machine']}"
     chart.x_labels = REQUESTS
     chart.formatter = "{:,.0f}".format
     for key, by in reversed(results["reads"].items()):
@@ -499,7 +510,8 @@ def main() -> None:
                 running.append(contender)
             except UnavailableError as error:
                 skipped[contender.name] = str(error)
-        machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+        python = f"Python {platform.python_version()}"
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, {python}"
         results: Result = {"machine": machine, "rows": options.rows, "skipped": skipped}
         results["reads"] = measure_reads(running, options, progress)
         results["crowds"] = measure_crowds(running, options, progress)

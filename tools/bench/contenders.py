@@ -1,4 +1,4 @@
-"""The contenders: how each is started, filled with the same accounts and signed in to."""
+"""The contenders: how each is started, filled with accounts and signed in to."""
 
 import atexit
 import json
@@ -38,7 +38,7 @@ class UnavailableError(Exception):
 
 @dataclass
 class Contender:
-    """A server that answers the reads of the contract; `paths` names their path, `tokens` who asks."""
+    """A server with the reads of the contract: their `paths`, and `tokens` to ask."""
 
     key: str
     name: str
@@ -125,7 +125,7 @@ class Contender:
 
 
 def people(rows: int, hashed: str) -> Rows:
-    """Make the accounts: 1 is the administrator, names in another order than ids, each a minute younger."""
+    """Make the accounts: 1 is the administrator, names in another order than ids."""
     for number in range(1, rows + 1):
         yield {
             "name": f"Person {number * 7919 % rows}",
@@ -231,7 +231,10 @@ def the_tutorial(contender: Contender, rows: int) -> None:
 
 def django(contender: Contender, rows: int) -> None:
     contender.environment = {"BENCH_DATABASE": f"{contender.folder}/app.db"}
-    migrate = "import tools.bench.drf; from django.core.management import call_command; call_command('migrate', '-v0')"
+    migrate = (
+        "import tools.bench.drf; from django.core.management import call_command;"
+        " call_command('migrate', '-v0')"
+    )
     run_python(migrate, contender.environment)
     engine = create_engine(f"sqlite:///{contender.folder}/app.db")
     names = {
@@ -275,7 +278,7 @@ def pocketbase(
     collection: str = "users",
     asker: str = "person1",
 ) -> None:
-    """Give PocketBase's users the contract's administrators: a field `is_admin`, and rules that ask for it."""
+    """Give PocketBase's users a field `is_admin`, and rules that ask for it."""
     contender.command[0] = shutil.which("pocketbase") or str(
         Path(sys.executable).with_name("pocketbase")
     )

@@ -1,4 +1,4 @@
-"""Django REST Framework with its own parts: token authentication, generic views, cursor pagination."""
+"""Django REST Framework with its own tokens, generic views and cursor pagination."""
 
 import os
 

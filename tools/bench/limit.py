@@ -1,6 +1,7 @@
-"""The limit: the same answers from FastAPI, uvicorn and the bare sqlite3 module, nothing between.
+"""The limit: the same answers from FastAPI, uvicorn and the bare sqlite3 module.
 
-No validation, no permission but a valid token, no errors: what is left when everything that can be left out is.
+No validation, no permission but a valid token, no errors: what is left when everything
+that can be left out is.
 """
 
 import os
@@ -43,7 +44,8 @@ def owner(request: Request) -> Account:
         request.headers["authorization"].removeprefix("Bearer ").encode()
     ).hexdigest()
     row = database.execute(
-        f"SELECT {COLUMNS} FROM token JOIN user ON user.id = token.user_id WHERE hashed_token = ? AND expires_at > ?",
+        f"SELECT {COLUMNS} FROM token JOIN user ON user.id = token.user_id"
+        " WHERE hashed_token = ? AND expires_at > ?",
         (hashed_token, str(datetime.now(UTC))),
     ).fetchone()
     return account(row)

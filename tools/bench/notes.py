@@ -1,4 +1,4 @@
-"""This API with a resource that somebody added as SQLModel's tutorial teaches it."""
+"""The API with a resource that somebody added as SQLModel's tutorial teaches it."""
 
 from collections.abc import Sequence
 

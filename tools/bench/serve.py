@@ -1,7 +1,8 @@
-"""Serve an app with uvicorn on a socket of its own: `python -m tools.bench.serve APP PORT`.
+"""Serve an app on a socket of its own: `python -m tools.bench.serve APP PORT`.
 
-`uvicorn --workers 2` shares one listening socket, and whichever worker wakes first takes all connections that wait:
-wrk's sixteen come at once, so in half of the runs one worker got them all. With SO_REUSEPORT the kernel deals them out.
+`uvicorn --workers 2` shares one listening socket. Whichever worker wakes first takes
+all connections that wait: wrk's sixteen come at once, so in half of the runs one worker
+got them all. With SO_REUSEPORT the kernel deals them out.
 """
 
 import socket

@@ -1,6 +1,7 @@
-"""The pattern that everybody copies: `def` endpoints, a `yield` session, a JWT, `EmailStr` in the answer.
+"""The tutorial's pattern: `def` endpoints, a `yield` session, a JWT, `EmailStr`.
 
-After fastapi.tiangolo.com/tutorial/sql-databases and /tutorial/security/oauth2-jwt, with the same routes and answers.
+After fastapi.tiangolo.com/tutorial/sql-databases and /tutorial/security/oauth2-jwt,
+with the same routes and answers as this API.
 """
 
 import os
