@@ -23,7 +23,7 @@ def exit_with(reason: str) -> NoReturn:
     """End the start with a reason instead of a traceback."""
     print(reason, file=sys.stderr, flush=True)  # noqa: T201 # there is no log yet
     sys.tracebacklimit = 0
-    raise SystemExit(START_FAILED)
+    raise SystemExit(START_FAILED) from None
 
 
 def read_database_url() -> URL:
