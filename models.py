@@ -17,7 +17,9 @@ from core.fields import (
 )
 
 MAX_NAME = 100  # characters
+MAX_ID = 2**31 - 1  # what the column of an id holds on PostgreSQL
 MAX_PASSWORD = 72  # bytes in UTF-8: bcrypt's limit
+# /docs shows an address. Not EmailStr: UserCreate checks and lower-cases what comes in.
 EMAIL_FORMAT = {"json_schema_extra": {"format": "email"}}
 
 
@@ -39,10 +41,10 @@ class User(UserBase, table=True):
     """The table. A field that only the code may see goes here."""
 
     __table_args__ = (
-        # A page of the list begins in the middle of one of these.
+        # index=True is for one column; these have two, for lists by name and by date.
         Index("ix_user_name_id", "name", "id"),
         Index("ix_user_created_at_id", "created_at", "id"),
-        # Without it SQLite hands the id of a deleted account out again.
+        # The id of a deleted account is never used again.
         {"sqlite_autoincrement": True},
     )
 
@@ -71,13 +73,34 @@ class UserCreate(UserBase):
     # A field that people write but nobody sees goes here and, as a column, into User.
     password: str
 
+    # pydantic calls each of these with the value of a field. It returns the value to
+    # keep, or raises. mode="before" is before the type is checked; "*" is every field.
+
+    @field_validator("name", "email", "password", mode="before")
+    @classmethod
+    def is_not_blank(cls, value: object) -> object:
+        if isinstance(value, str) and is_blank(value):
+            raise PydanticCustomError("blank", "All fields are required.")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def can_be_stored(cls, value: object) -> object:
+        if isinstance(value, str) and not is_storable(value):
+            raise PydanticCustomError(
+                "not_storable", "Contains characters that cannot be stored"
+            )
+        return value
+
     @field_validator("name")
     @classmethod
     def is_a_name(cls, name: str) -> str:
+        # NFC makes "é" one character, however it was typed.
         name = unicodedata.normalize("NFC", name.strip())
         if not fits_on_one_line(name):
             raise PydanticCustomError(
-                "one_line", "Leave out line breaks, control and direction characters"
+                "one_line",
+                "Must not contain line breaks, control or direction characters",
             )
         if len(name) > MAX_NAME:  # a few letters are two characters in this form
             raise PydanticCustomError("too_long", "A name has at most 100 characters")
@@ -102,30 +125,15 @@ class UserCreate(UserBase):
             )
         return password
 
-    @field_validator("name", "email", "password", mode="before")
-    @classmethod
-    def is_not_blank(cls, value: object) -> object:
-        if isinstance(value, str) and is_blank(value):
-            raise PydanticCustomError("blank", "All fields are required.")
-        return value
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def is_storable(cls, value: object) -> object:
-        if isinstance(value, str) and not is_storable(value):
-            raise PydanticCustomError(
-                "not_storable", "Leave out NUL and halves of surrogate pairs"
-            )
-        return value
-
-
-# Each field may be left out, those of UserCreate as well (core/fields.py).
+# What `= None` does in SQLModel's HeroUpdate, for each field, those of UserCreate too:
+# it may be left out. Null is still refused (core/fields.py).
 @all_optional
 class UserUpdate(UserCreate):
     """What people send to change an account."""
 
     current_password: str
-    is_admin: StrictBool
+    is_admin: StrictBool  # true or false, but not 1 or "yes"
 
 
 class Token(SQLModel, table=True):
@@ -137,7 +145,7 @@ class Token(SQLModel, table=True):
 
 
 class TokenPublic(SQLModel):
-    """What a log-in answers."""
+    """The answer to a log-in."""
 
     access_token: str
     token_type: str = "bearer"
@@ -145,7 +153,7 @@ class TokenPublic(SQLModel):
 
 
 class WrongPassword(SQLModel, table=True):
-    """A wrong password, kept for a minute, so that guessing takes long."""
+    """A wrong password, kept for a minute to slow down guessing."""
 
     id: int | None = Field(default=None, primary_key=True)
     account: str = Field(index=True)  # digest: an email from an address, or a user's id

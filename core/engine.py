@@ -10,13 +10,14 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, QueuePool, event
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
-from sqlmodel import create_engine
+from sqlmodel import Session, create_engine
 
 from core.errors import DatabaseUnavailable
 from core.settings import DATABASE_URL, exit_with
@@ -29,7 +30,9 @@ FILE = Path(DATABASE_URL.database or "").absolute()
 # How many sessions at once; the rest of a crowd waits. SQLite writes one at a time, and
 # more threads than cores only wait for each other: with 4 a read has 0.85 of its rate.
 SESSIONS = 2 if SQLITE else 6
-READS = 0 if SQLITE else 10  # SQLite's are run by the event loop
+# The event loop runs the queries of a file. In memory they may wait for a writer.
+ON_LOOP = SQLITE and not IN_MEMORY
+READS = 1 if ON_LOOP else 10
 SCANS = 2  # queries that read a whole table: few, so that they slow nobody else down
 POOL_SIZE = SESSIONS + READS + SCANS + 2  # the event loop's connection, the throttle's
 LOCK_TIMEOUT = 4  # seconds, then the answer is 503
@@ -39,7 +42,7 @@ FileId = tuple[int, int] | None
 
 def file_id() -> FileId:
     """Tell which file is at the path now; None if there is none, or none is used."""
-    if not SQLITE or IN_MEMORY:
+    if not ON_LOOP:
         return None
     try:
         # os.stat, not Path.stat: it is half the price, and every request pays it.
@@ -53,6 +56,10 @@ class FileConnection(sqlite3.Connection):
     """A connection that remembers which file it was opened with."""
 
     file_id: FileId = None
+
+
+def lower(text: str | None) -> str | None:
+    return text and str(text).lower()
 
 
 def connect_sqlite() -> sqlite3.Connection:
@@ -75,7 +82,7 @@ def connect_sqlite() -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")  # what was answered is on the disk
     connection.execute("PRAGMA foreign_keys = ON")
     # SQLite's own lower() knows A to Z alone.
-    connection.create_function("lower", 1, str.lower, deterministic=True)
+    connection.create_function("lower", 1, lower, deterministic=True)
     return connection
 
 
@@ -110,6 +117,15 @@ engine = make_engine()
 reading_engine = engine.execution_options(begin="BEGIN")
 autocommit_engine = engine.execution_options(isolation_level="AUTOCOMMIT", begin="")
 
+
+@event.listens_for(engine, "handle_error")
+def hide_rows(context: ExceptionContext) -> None:
+    """Cut messages to their first line: below it PostgreSQL shows the whole row."""
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None and error.args:
+            error.args = (str(error.args[0]).partition("\n")[0], *error.args[1:])
+
+
 if SQLITE:
 
     @event.listens_for(engine, "begin")
@@ -136,11 +152,25 @@ if SQLITE:
             raise DisconnectionError
 
 
-@contextlib.contextmanager
-def refuse_if_file_is_replaced() -> Iterator[None]:
-    """Answer 503 for what may have been written into a file that is gone by now."""
+@contextlib.asynccontextmanager
+async def open_session(method: str) -> AsyncIterator[Session]:
+    """Open a session for a request; for a GET it takes no write lock.
+
+    Raises 503 if the file was replaced meanwhile: what it wrote may be in the old one.
+    """
+    bind = engine
+    if method == "GET":
+        bind = reading_engine
     file = file_id()
-    yield
+    # Objects keep their values after a commit, so they need no refresh().
+    session = Session(bind, expire_on_commit=False)
+    try:
+        yield session
+    finally:
+        if SQLITE or not session.in_transaction():
+            session.close()
+        else:  # a ROLLBACK, which another host may keep waiting
+            await run_in_threadpool(session.close)
     if file_id() != file:
         raise DatabaseUnavailable
 
@@ -174,9 +204,11 @@ loop_connection = LoopConnection()
 
 def create_file() -> None:
     """Create the file, readable for its owner alone, as it is made if it is there."""
-    if not SQLITE or IN_MEMORY:
+    if not ON_LOOP:
         return
     try:
+        if FILE.is_dir():
+            raise IsADirectoryError("a folder, not a file")
         FILE.touch(mode=0o600)
     except OSError as error:
         exit_with(f"DATABASE_URL: {DATABASE_URL!r} cannot be opened: {error}")
@@ -190,7 +222,7 @@ def close() -> None:
     engine.dispose()
     wal = FILE.with_name(FILE.name + "-wal")
     for _ in range(20):  # workers that close at the same moment leave it to each other
-        if not (SQLITE and not IN_MEMORY and FILE.exists() and wal.exists()):
+        if not (ON_LOOP and FILE.exists() and wal.exists()):
             break
         time.sleep(0.05)
         with contextlib.suppress(sqlite3.Error):

@@ -16,7 +16,7 @@ from sqlalchemy import exc
 from sqlmodel import SQLModel
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import Match, Mount
 
 HOW_TO_LOG_IN = (
     "POST your email as username and your password as a form to /api/login,"
@@ -158,7 +158,7 @@ async def explain_validation(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, RequestValidationError)
     if isinstance(error.body, bytes):
         return answer(NotJSON.status, NotJSON.text)
-    content_type = request.headers.get("content-type", "form")
+    content_type = request.headers.get("content-type", "form").lower()
     if isinstance(error.body, FormData) and "form" not in content_type:
         return answer(NotAForm.status, NotAForm.text)
     mistakes = []
@@ -174,6 +174,10 @@ async def explain_validation(request: Request, error: Exception) -> JSONResponse
     return answer(422, mistakes[:20])
 
 
+async def explain_length(_request: Request, _error: Exception) -> JSONResponse:
+    return answer(413, BodyTooLarge.text)
+
+
 async def explain_method(request: Request, error: Exception) -> JSONResponse:
     """Answer 405 with every method of the path, where a route knows only its own."""
     assert isinstance(error, HTTPException)
@@ -181,7 +185,9 @@ async def explain_method(request: Request, error: Exception) -> JSONResponse:
     for method in ("GET", "POST", "PATCH", "PUT", "DELETE"):
         scope = {**request.scope, "method": method}
         for route in request.app.routes:
-            if route.matches(scope)[0] is Match.FULL and method not in allowed:
+            if isinstance(route, Mount) or method in allowed:
+                continue
+            if route.matches(scope)[0] is Match.FULL:
                 allowed.append(method)
     if "GET" in allowed:
         allowed.append("HEAD")
@@ -207,7 +213,6 @@ async def explain_database(_request: Request, error: Exception) -> JSONResponse:
         refusal = conflict(error)
         if isinstance(refusal, HTTPException):
             return answer(refusal.status_code, refusal.detail)
-    hide_rows(error)
     raise error
 
 
@@ -237,8 +242,12 @@ def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
 def conflict(error: exc.IntegrityError) -> Exception:
     """Give the 409 for rows that collide, or the error itself if it is a mistake."""
     text = str(error.orig)
-    unique = re.search(r"UNIQUE constraint failed: (.+)|Key \((.+?)\)=.+ already", text)
-    if unique:
+    diagnosis = getattr(error.orig, "diag", None)
+    if diagnosis is not None:
+        text = diagnosis.message_detail or ""
+    state = getattr(error.orig, "sqlstate", None)  # of PostgreSQL, in any language
+    unique = re.search(r"UNIQUE constraint failed: (.+)|\((.+?)\)=\(", text)
+    if unique and state in {None, "23505"}:
         fields = unique[1] or unique[2]
         fields = re.sub(r"\w+\.", "", fields).replace('"', "")
         if fields == "email":
@@ -249,27 +258,23 @@ def conflict(error: exc.IntegrityError) -> Exception:
         return HTTPException(
             409, f"There is no such {reference[1]}, or {reference[2]} needs this row."
         )
-    if "FOREIGN KEY constraint failed" in text:
+    if "FOREIGN KEY constraint failed" in text or state == "23503":
         return HTTPException(409, "A row is not there, or other rows need this one.")
     return error
 
 
-def hide_rows(error: BaseException | None) -> None:
-    """Cut messages to their first line: below it PostgreSQL shows the whole row."""
-    while error is not None:
-        if isinstance(error, exc.DBAPIError) and error.orig is not None:
-            error.orig.args = (str(error.orig).partition("\n")[0],)
-            error.args = (str(error.args[0]).partition("\n")[0],)
-        error = error.__cause__ or error.__context__
-
-
 def explain_bug(_request: Request, _error: Exception) -> JSONResponse:
-    return answer(500, "Internal Server Error")
+    response = answer(500, "Internal Server Error")
+    # It is made outside the middleware, which adds these to all others.
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def install(app: FastAPI) -> None:
     """Let the app answer all of this in one shape."""
     app.add_exception_handler(RequestValidationError, explain_validation)
     app.add_exception_handler(405, explain_method)
+    app.add_exception_handler(413, explain_length)
     app.add_exception_handler(exc.SQLAlchemyError, explain_database)
     app.add_exception_handler(Exception, explain_bug)

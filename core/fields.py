@@ -43,6 +43,7 @@ def without_rules(model: type[Model]) -> type[Model]:
     for name, field in model.model_fields.items():
         plain = Field(
             alias=field.alias,
+            exclude=field.exclude,
             title=field.title,
             description=field.description,
             json_schema_extra=field.json_schema_extra,

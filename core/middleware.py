@@ -5,12 +5,14 @@ body over 64 KiB is 413; every answer has the headers that keep it safe. Nothing
 needs you to read this.
 """
 
+from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core import errors
+from core.settings import CORS_ORIGIN_REGEX, CORS_ORIGINS
 
 MAX_BODY = 64 * 1024  # bytes
 
@@ -44,7 +46,7 @@ class PathAndHeadersMiddleware:
                 scope["path"] = shorter
         is_head = scope["method"] == "HEAD"
         if is_head:
-            scope["method"] = "GET"
+            scope = {**scope, "method": "GET"}  # the server must still know of HEAD
 
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -91,3 +93,17 @@ class BrowserMiddleware(CORSMiddleware):
             await self.app(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
+
+
+def install(app: FastAPI) -> None:
+    """Wrap the app; what is added last comes first."""
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(PathAndHeadersMiddleware)
+    app.add_middleware(
+        BrowserMiddleware,
+        allow_origins=CORS_ORIGINS,
+        allow_origin_regex=CORS_ORIGIN_REGEX,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["Link", "Location", "Retry-After", "X-Total-Count"],
+    )

@@ -1,7 +1,7 @@
 """Pages of the list, of the same cost at its start and at its end.
 
-It promises `Page`, what somebody asks for; the queries that answer it; and where a page
-ends, so that the next one goes on there. Instead of counting rows that are skipped, a
+It promises `Page`, what somebody asks for; `find_page`, its accounts and where the next
+page goes on; and `count`, how many match. Instead of counting rows that are skipped, a
 page begins behind the last account of the page before, which an index finds at once:
 use-the-index-luke.com/no-offset. Nothing else needs you to read this.
 """
@@ -17,8 +17,9 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import ColumnElement, tuple_
 from sqlmodel import bindparam, col, func, or_, select
 
+from core.reads import Rows, read, scan
 from core.security import PUBLIC_COLUMNS
-from models import User
+from models import MAX_ID, User
 
 Sort = Literal[
     "id", "-id", "name", "-name", "email", "-email", "created_at", "-created_at"
@@ -64,11 +65,13 @@ def parse_after(sort: str, after: str) -> dict[str, Any]:
     value, comma, last_id = after.rpartition(",")
     values: dict[str, Any] = {}
     field = sort.removeprefix("-")
-    is_valid = re.fullmatch("[0-9]{1,9}", last_id) and "\0" not in value
+    is_valid = re.fullmatch("[0-9]{1,10}", last_id) and "\0" not in value
+    is_valid = is_valid and int(last_id) <= MAX_ID
     is_valid = is_valid and bool(comma) is (field != "id")
     try:
         if field == "created_at":
-            values[field] = datetime.fromisoformat(value).astimezone(UTC)
+            time = datetime.fromisoformat(value)
+            values[field] = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
         elif field != "id":
             values[field] = value
     except (ValueError, OverflowError):
@@ -123,8 +126,24 @@ def matches(q: str) -> ColumnElement[bool]:
     )
 
 
-def count_matches(q: str) -> Any:
-    statement = select(func.count().label("count")).select_from(User)
+async def find_page(page: Page) -> tuple[Rows, str | None]:
+    """Find a page's accounts, and the `after` of the next page if there is one."""
+    statement = select_page(page.sort, is_first=not page.after)
+    values = page_values(page)
+    if page.q:
+        rows = await scan(statement.where(matches(page.q)), **values)
+    else:
+        rows = await read(statement, **values)
+    if len(rows) <= page.limit:
+        return rows, None
+    rows.pop()  # it is the first of the next page
+    return rows, end_of_page(page.sort, rows[-1])
+
+
+async def count(q: str) -> int:
+    """Count the accounts that match a search, or all."""
+    statement = select(func.count().label("number")).select_from(User)
     if q:
         statement = statement.where(matches(q))
-    return statement
+    rows = await scan(statement)
+    return int(rows[0]["number"])

@@ -34,6 +34,9 @@ def create_or_extend_tables(engine: Engine) -> list[str]:
     try:
         with engine.begin() as connection:
             if engine.dialect.name == "postgresql":  # SQLite's begin has taken its lock
+                # A start waits for another's, and for an index on a large table.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(0)"))
             SQLModel.metadata.create_all(connection)
             return extend_tables(connection)
@@ -58,7 +61,7 @@ def extend_tables(connection: Connection) -> list[str]:
             Operations(context).invoke(change)
         except IntegrityError:
             name = describe_addition(change)
-            exit_with(f"{name}: rows that exist are not unique\n{WAYS_OUT}")
+            exit_with(f"{name}: existing rows are not unique\n{WAYS_OUT}")
         added.append(describe_addition(change))
     return added
 
@@ -108,7 +111,9 @@ def describe_difference(change: MigrateOperation) -> str | None:
 
 def prepare_column(table: str, column: Column[object]) -> str | None:
     """Give old rows the default of a new column, or say that it has none."""
-    column.index = False  # Alembic lists the index as a change of its own
+    if column.index:  # Alembic lists the index, unique or not, as a change of its own
+        column.index = False
+        column.unique = False
     default = column.default
     if isinstance(default, ScalarElementColumnDefault):
         value = literal(default.arg, column.type)

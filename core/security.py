@@ -1,11 +1,12 @@
 """Passwords, tokens, and the throttle that makes guessing take long.
 
 It promises `hash_password`, `find_by_password` and `find_access`; that no hash is made
-in the event loop; and that ten wrong passwords a minute are all that anybody gets.
-Nothing else needs you to read this.
+in the event loop; and that an account and a network get about ten wrong passwords a
+minute. Nothing else needs you to read this.
 """
 
 import ipaddress
+import math
 import os
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -20,13 +21,13 @@ from sqlmodel import Integer, Session, bindparam, col, delete, func, select
 
 from core import errors
 from core.engine import engine
+from core.reads import read
 from core.settings import BCRYPT_ROUNDS
-from database import read
 from models import MAX_PASSWORD, Token, User, UserPublic, WrongPassword, now
 
 # A hash takes a core for 0.2 s: in the event loop it would stop everybody.
 CORES = os.cpu_count() or 1
-hashing_slots = Semaphore(CORES)
+hashing_slots = Semaphore(CORES)  # for what reads and stores beside the hash, too
 hashing_threads = CapacityLimiter(CORES)
 storing_threads = CapacityLimiter(1)
 # What a password is compared with when there is no account: it takes as long.
@@ -151,9 +152,9 @@ WINDOW = timedelta(minutes=1)
 MAX_WRONG_FOR_ACCOUNT = 10  # in a window
 MAX_WRONG_FROM_ADDRESS = 100
 
-SELECT_LOGIN = select(User.id, User.hashed_password).where(
-    col(User.email) == bindparam("email")
-)
+SELECT_HASH = select(User.id, User.hashed_password)
+SELECT_BY_EMAIL = SELECT_HASH.where(col(User.email) == bindparam("email"))
+SELECT_BY_ID = SELECT_HASH.where(col(User.id) == bindparam("user_id"))
 
 
 def count_wrong_passwords(column: Any) -> Any:
@@ -176,18 +177,19 @@ locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
 
 async def find_by_password(
-    email: str, password: str, account: str, request: Request
+    statement: Any, password: str, account: str, request: Request, **who: Any
 ) -> dict[str, Any] | None:
-    """Give the id and hash of whose email and password it is; raises 429.
+    """Give the id and hash that a statement finds if the password is right.
 
-    `account` says whose wrong passwords count together. They are tried one after the
-    other, so a crowd that comes at once gets no more tries than one who comes often.
+    Raises 429. `account` says whose wrong passwords count together. They are tried one
+    after the other, so a crowd gets no more tries than one who comes often.
     """
     account = digest(account)
     address = digest(client_network(request))
+    # The slot is held until a wrong password is stored, so that the next one counts it.
     async with locks.setdefault(account, Lock()), hashing_slots:
         await refuse_guessing(account, address)
-        rows = await read(SELECT_LOGIN, email=email)
+        rows = await read(statement, **who)
         expected = NO_HASH
         if rows:
             expected = rows[0]["hashed_password"]
@@ -214,7 +216,7 @@ async def refuse_guessing(account: str, address: str) -> None:
 
 
 def seconds_until(time: datetime) -> int:
-    return max(0, (time - now()).seconds) + 1
+    return max(1, math.ceil((time - now()).total_seconds()))
 
 
 def store_wrong_password(account: str, address: str) -> None:

@@ -11,10 +11,9 @@ from sqlmodel import Session, col, select
 
 from core import errors
 from core.security import Access, find_access
-from models import Token, User, UserPublic, now
+from models import MAX_ID, Token, User, UserPublic, now
 
-MAX_ID = 2**31 - 1  # what the column holds on PostgreSQL
-
+# auto_error=False: find_access has its own 401, which says how to log in.
 oauth2_scheme = OAuth2PasswordBearer(tokenUrl="api/login", auto_error=False)
 BearerToken = Annotated[str | None, Depends(oauth2_scheme)]
 
@@ -34,7 +33,7 @@ async def get_current_admin(token: BearerToken) -> UserPublic:
 
 
 def is_id_or_me(user_id: str) -> str:
-    """Check what stands for an account in a path."""
+    """Check what stands for an account in a path: 1 to 2147483647, or me."""
     if user_id == "me":
         return user_id
     if re.fullmatch("[1-9][0-9]{0,9}", user_id) and int(user_id) <= MAX_ID:
@@ -48,7 +47,7 @@ UserId = Annotated[
 
 
 async def get_access(token: BearerToken, user_id: UserId) -> Access:
-    """Find who is asking, and the account in the path.
+    """Find who is asking (`asker_id`), and the account in the path (`user`).
 
     Raises 401, 404, and 403 for somebody else's account, whether or not it exists.
     """
@@ -68,16 +67,17 @@ def lock_users(session: Session, access: Access) -> tuple[User, User]:
     What allowed the change may have ended while a password was hashed, so it is asked
     again here, where nobody else can change it; raises 401, 403 and 404.
     """
-    # Both rows at once, in one order: two administrators must not wait for each other.
+    # Lock both rows until the commit, always in the order of their ids, or two
+    # administrators could wait for each other. SQLite's session has a lock already.
     statement = (
         select(User)
         .where(col(User.id).in_([access.asker_id, access.user.id]))
         .order_by(col(User.id))
         .with_for_update()
     )
-    session.exec(statement).all()
+    session.exec(statement).all()  # now session.get() finds them in the session
     asker = session.get(User, access.asker_id)
-    token = session.get(Token, access.hashed_token)
+    token = session.get(Token, access.hashed_token, with_for_update={"read": True})
     if asker is None or token is None or token.expires_at <= now():
         raise errors.DeadToken
     if not access.is_own and not asker.is_admin:

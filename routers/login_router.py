@@ -17,7 +17,7 @@ TOKEN_LIFETIME = timedelta(days=7)
 
 router = APIRouter(prefix="/api", tags=["log in"])
 
-# What may be refused, for /docs.
+# What each route may refuse. Only /docs needs it.
 FORM = [errors.WrongLogin, errors.BodyTooLarge, errors.NotAForm, errors.Mistake]
 LOG_IN = errors.documented(*FORM, errors.TooManyWrongPasswords)
 LOG_OUT = errors.documented(errors.NotSignedIn, errors.DeadToken)
@@ -34,12 +34,12 @@ class Login(NamedTuple):
 
 
 async def check_login(form: LoginForm, request: Request) -> Login:
-    """Check the password. It takes long, so it comes before the session."""
+    """Check the password. That is slow, so it comes before the session."""
     email = normal_address(form.username)
     # Wrong passwords count together if they are for one email and from one address.
     counted = f"{email or form.username} {security.client_network(request)}"
     account = await security.find_by_password(
-        email or "", form.password, counted, request
+        security.SELECT_BY_EMAIL, form.password, counted, request, email=email or ""
     )
     if account is None:
         raise errors.WrongLogin
@@ -55,13 +55,14 @@ CheckedLogin = Annotated[Login, Depends(check_login)]
 @router.post("/login", responses=LOG_IN)
 def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
     """Log in: `username` is the email. The token in the answer lasts 7 days."""
+    # Locked until the commit; the password may have changed while it was checked.
     user = session.get(User, login.user_id, with_for_update=True)
-    # The password may have been changed while it was checked.
     if user is None or user.hashed_password != login.verified_hash:
         raise errors.WrongLogin
     if login.stronger_hash is not None:
         user.hashed_password = login.stronger_hash
-    access_token = secrets.token_urlsafe(32)  # bytes: 256 bits
+    # Not a JWT, which nobody can end: 32 random bytes, of which the table has a digest.
+    access_token = secrets.token_urlsafe(32)
     token = Token(
         hashed_token=security.digest(access_token),
         user_id=login.user_id,
@@ -79,9 +80,9 @@ def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
 @router.post("/logout", status_code=204, responses=LOG_OUT)
 def log_out(_user: CurrentUser, token: BearerToken, session: SessionDep) -> None:
     """Log out: this token is dead."""
-    hashed_token = security.digest(token or "")
+    hashed_token = security.digest(token or "")  # CurrentUser has refused None
     row = session.get(Token, hashed_token, with_for_update=True)
-    if row is None:  # it has ended in the meantime
+    if row is None:  # another request has just ended it
         raise errors.DeadToken
     session.delete(row)
     session.commit()

@@ -7,14 +7,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, delete
 
 from core import errors, paging
-from core.security import Access, find_by_password, hash_password
-from database import Rows, SessionDep, read, scan
+from core.security import SELECT_BY_ID, Access, find_by_password, hash_password
+from database import Rows, SessionDep
 from models import Token, User, UserCreate, UserPublic, UserUpdate
 from routers.dependencies import AccessDep, CurrentAdmin, lock_users
 
 router = APIRouter(prefix="/api/users", tags=["users"])
 
-# What may be refused, for /docs.
+# What each route may refuse. Only /docs needs it.
 BODY = [errors.BlankField, errors.EmailTaken, errors.BodyTooLarge, errors.NotJSON]
 ACCESS = [errors.NotSignedIn, errors.AdministratorsOnly, errors.UserNotFound]
 PASSWORD = [errors.CurrentPasswordMissing, errors.WrongCurrentPassword]
@@ -27,7 +27,11 @@ CHANGE = errors.documented(
 
 
 async def prepare_user(sign_up: UserCreate) -> User:
-    """Hash the password. It takes long, so it comes before the session."""
+    """Hash the password.
+
+    That takes 0.2 s, and few sessions may be open at once. So it is done before
+    create_user's session is opened: FastAPI fills parameters from left to right.
+    """
     hashed_password = await hash_password(sign_up.password)
     return User.model_validate(sign_up, update={"hashed_password": hashed_password})
 
@@ -44,8 +48,9 @@ def create_user(
     try:
         session.commit()
     except IntegrityError as error:
-        # The unique index decides. To look for the email first would only guess.
+        # The email is taken. The unique index decides; looking first would only guess.
         raise errors.conflict(error) from None
+    # Where the new account can be read: the path that read_user below serves.
     location = request.url_for("read_user", user_id=new_user.id)
     response.headers["Location"] = location.path
     return new_user
@@ -59,18 +64,10 @@ async def list_users(
     response: Response,
 ) -> Rows:
     """List accounts page by page, for administrators. `Link` leads to the next page."""
-    statement = paging.select_page(page.sort, is_first=not page.after)
-    values = paging.page_values(page)
-    if page.q:
-        rows = await scan(statement.where(paging.matches(page.q)), **values)
-    else:
-        rows = await read(statement, **values)
+    rows, after = await paging.find_page(page)
     if page.count:
-        counted = await scan(paging.count_matches(page.q))
-        response.headers["X-Total-Count"] = str(counted[0]["count"])
-    if len(rows) > page.limit:  # there is a next page: the last row is its first
-        rows.pop()
-        after = paging.end_of_page(page.sort, rows[-1])
+        response.headers["X-Total-Count"] = str(await paging.count(page.q))
+    if after is not None:
         next_page = request.url.include_query_params(after=after)
         response.headers["Link"] = f'<{next_page}>; rel="next"'
     return rows
@@ -87,7 +84,7 @@ class UserChange(NamedTuple):
 
     access: Access
     values: dict[str, Any]
-    hashed: dict[str, str]  # the hash of a new password, or nothing
+    new_hash: dict[str, str]  # the hash of a new password, or nothing
     verified_hash: str | None  # the hash that current_password is right for
 
 
@@ -98,25 +95,29 @@ def needs_current_password(values: dict[str, Any], email: str) -> bool:
 async def prepare_change(
     access: AccessDep, update: UserUpdate, request: Request
 ) -> UserChange:
-    """Check and hash passwords. It takes long, so it comes before the session."""
+    """Check and hash passwords. That is slow, so it comes before the session."""
     values = update.model_dump(exclude_unset=True)
     if "is_admin" in values and not access.asker_is_admin:
         raise errors.AdministratorsOnly
-    email = access.user.email
+    user = access.user
     verified_hash = None
-    if access.is_own and needs_current_password(values, email):
+    if access.is_own and needs_current_password(values, user.email):
         if "current_password" not in values:
             raise errors.CurrentPasswordMissing
         account = await find_by_password(
-            email, values["current_password"], f"user {access.user.id}", request
+            SELECT_BY_ID,
+            values["current_password"],
+            f"user {user.id}",
+            request,
+            user_id=user.id,
         )
         if account is None:
             raise errors.WrongCurrentPassword
         verified_hash = account["hashed_password"]
-    hashed = {}
+    new_hash = {}
     if "password" in values:
-        hashed["hashed_password"] = await hash_password(values["password"])
-    return UserChange(access, values, hashed, verified_hash)
+        new_hash["hashed_password"] = await hash_password(values["password"])
+    return UserChange(access, values, new_hash, verified_hash)
 
 
 PreparedChange = Annotated[UserChange, Depends(prepare_change)]
@@ -127,15 +128,16 @@ def update_user(change: PreparedChange, session: SessionDep) -> User:
     """Change what you send. Your own email and password need `current_password`."""
     access = change.access
     values = change.values
+    # Asked again: the accounts may have changed while a password was hashed.
     asker, user = lock_users(session, access)
     if "is_admin" in values and not asker.is_admin:
         raise errors.AdministratorsOnly
     if access.is_own and needs_current_password(values, user.email):
         if change.verified_hash != user.hashed_password:
             raise errors.WrongCurrentPassword
-    user.sqlmodel_update(values, update=change.hashed)
+    user.sqlmodel_update(values, update=change.new_hash)
     session.add(user)
-    if change.hashed:
+    if change.new_hash:  # a new password ends the other log-ins
         statement = delete(Token).where(
             col(Token.user_id) == user.id,
             col(Token.hashed_token) != access.hashed_token,

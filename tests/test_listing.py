@@ -188,6 +188,7 @@ def test_the_count_is_of_all_that_match_and_the_link_keeps_the_search(
         "after=x",
         "after=-1",
         "after=" + "9" * 30,
+        "after=2147483648",
         "after=1,1",
         "after=%00,1&sort=name",
         "after=1&sort=name",

@@ -192,6 +192,17 @@ def test_sigterm_finishes_what_was_begun(serve: Serve) -> None:
     assert server.process.returncode in {0, -signal.SIGTERM}
 
 
+def test_head_leaves_the_connection_open_and_the_log_clean(serve: Serve) -> None:
+    server = serve()
+    for path in ("/docs", "/health", "/docs"):
+        answer = server.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["Content-Length"]) > 0
+    server.stop()
+    assert "Traceback" not in server.log.read_text()
+    assert "shorter than" not in server.log.read_text()
+
+
 @pytest.mark.sqlite
 def test_a_locked_database_is_503_for_writers_alone_and_recovers(serve: Serve) -> None:
     server = serve()

@@ -201,6 +201,28 @@ def test_fifty_right_log_ins_of_one_account_at_once_all_succeed(serve: Serve) ->
     assert statuses == [200] * 50
 
 
+def test_right_current_passwords_at_once_are_not_counted_as_wrong(
+    serve: Serve,
+) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    statuses: list[int] = []
+
+    def change(number: int) -> None:
+        body = {"email": f"ann{number}@example.com", "current_password": PASSWORD}
+        url = server.url + "/api/users/me"
+        answer = httpx.patch(url, json=body, headers=ann.headers, timeout=60)
+        statuses.append(answer.status_code)
+
+    threads = [threading.Thread(target=change, args=[number]) for number in range(14)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 14
+    assert server.rows("SELECT * FROM wrongpassword") == []
+
+
 def test_two_administrators_change_each_other_without_waiting_for_ever(
     serve: Serve,
 ) -> None:

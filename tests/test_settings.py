@@ -40,6 +40,7 @@ def start(
         ("DATABASE_URL", "postgresql+psycopg://user:hunter2@localhost:port/x"),
         ("DATABASE_URL", "postgresql+psycopg://user:hunter2@127.0.0.1:1/x"),
         ("DATABASE_URL", "sqlite:////nowhere/at/all/app.db"),
+        ("DATABASE_URL", "sqlite:////tmp"),
         ("BCRYPT_ROUNDS", "3"),
         ("BCRYPT_ROUNDS", "32"),
         ("BCRYPT_ROUNDS", "many"),
