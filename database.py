@@ -52,6 +52,6 @@ def create_database() -> None:
     added = create_or_extend_tables(engine)
     with Session(engine) as session:
         users = session.exec(select(func.count()).select_from(User)).one()
-    log.info("Database: %s, %s accounts", DATABASE_URL.set(query={}), users)
+    log.info("Database: %s, accounts: %s", DATABASE_URL.set(query={}), users)
     if added:
         log.info("added %s", ", ".join(added))

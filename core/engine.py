@@ -121,9 +121,10 @@ autocommit_engine = engine.execution_options(isolation_level="AUTOCOMMIT", begin
 @event.listens_for(engine, "handle_error")
 def hide_rows(context: ExceptionContext) -> None:
     """Cut messages to their first line: below it PostgreSQL shows the whole row."""
-    for error in (context.original_exception, context.sqlalchemy_exception):
-        if error is not None and error.args:
-            error.args = (str(error.args[0]).partition("\n")[0], *error.args[1:])
+    errors = [context.original_exception, context.sqlalchemy_exception]
+    for error in filter(None, errors):
+        message = [str(part).partition("\n")[0] for part in error.args[:1]]
+        error.args = (*message, *error.args[1:])
 
 
 if SQLITE:

@@ -253,13 +253,11 @@ def conflict(error: exc.IntegrityError) -> Exception:
         if fields == "email":
             return EmailTaken()
         return HTTPException(409, f"This {fields} is taken.")
-    reference = re.search(r"Key \((.+?)\)=.+ (?:in|from) table \"(.+)\"", text)
-    if reference:
-        return HTTPException(
-            409, f"There is no such {reference[1]}, or {reference[2]} needs this row."
-        )
     if "FOREIGN KEY constraint failed" in text or state == "23503":
-        return HTTPException(409, "A row is not there, or other rows need this one.")
+        names = re.sub(r"=\(.*\) ", " ", text, flags=re.DOTALL)  # but not the value
+        return HTTPException(
+            409, f"A row is not there, or other rows need this one. ({names})"
+        )
     return error
 
 
