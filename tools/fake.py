@@ -1,6 +1,7 @@
 """Fill the database with believable accounts: `python -m tools.fake 1000`."""
 
 import argparse
+import re
 import secrets
 from datetime import UTC
 from typing import Any
@@ -43,7 +44,8 @@ def fill(number: int) -> str:
         rows: list[dict[str, Any]] = []
         for _ in range(min(BATCH, number - done)):
             name = fake.name()
-            part = name.lower().replace(" ", ".").strip(".")
+            # "Mr. Bradley O'Neill" is mr.bradley.o.neill: an address has no two dots.
+            part = ".".join(re.findall("[a-z]+", name.lower()))
             email = f"{part}.{secrets.token_hex(4)}@example.com"
             user = User(
                 name=name,
