@@ -3,17 +3,21 @@
 import unicodedata
 from datetime import UTC, datetime
 
-from pydantic import StrictBool, field_validator
+from pydantic import (
+    StrictBool,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from sqlmodel import Field, Index, SQLModel
 
+from core.audiences import all_optional, check_fields, without_rules
 from core.fields import (
-    all_optional,
+    fit_column,
     fits_on_one_line,
     is_blank,
-    is_storable,
     normal_address,
-    without_rules,
 )
 
 MAX_NAME = 100  # characters
@@ -32,6 +36,9 @@ class UserBase(SQLModel):
 
     A field added here is in the table, in sign-up, PATCH, every answer and /docs.
     """
+
+    # A field with an alias keeps its own name in the code.
+    model_config = {"populate_by_name": True}
 
     name: str = Field(max_length=MAX_NAME)
     email: str = Field(unique=True, schema_extra=EMAIL_FORMAT)
@@ -54,7 +61,8 @@ class User(UserBase, table=True):
     hashed_password: str
 
 
-# Rules are for what comes in: what the table holds is shown as it is (core/fields.py).
+# Rules are for what comes in. What the table holds is shown as it is
+# (core/audiences.py).
 @without_rules
 class UserPublic(UserBase):
     """What every answer shows."""
@@ -74,7 +82,8 @@ class UserCreate(UserBase):
     password: str
 
     # pydantic calls each of these with the value of a field. It returns the value to
-    # keep, or raises. mode="before" is before the type is checked; "*" is every field.
+    # keep, or raises. mode="before" is before the type is checked, mode="wrap" checks
+    # the type itself, and "*" is every field.
 
     @field_validator("name", "email", "password", mode="before")
     @classmethod
@@ -83,14 +92,15 @@ class UserCreate(UserBase):
             raise PydanticCustomError("blank", "All fields are required.")
         return value
 
-    @field_validator("*", mode="before")
+    @field_validator("*", mode="wrap")
     @classmethod
-    def can_be_stored(cls, value: object) -> object:
-        if isinstance(value, str) and not is_storable(value):
-            raise PydanticCustomError(
-                "not_storable", "Contains characters that cannot be stored"
-            )
-        return value
+    def fits_its_column(
+        cls,
+        value: object,
+        check_type: ValidatorFunctionWrapHandler,
+        info: ValidationInfo,
+    ) -> object:
+        return fit_column(value, check_type, User, info.field_name)
 
     @field_validator("name")
     @classmethod
@@ -127,13 +137,17 @@ class UserCreate(UserBase):
 
 
 # What `= None` does in SQLModel's HeroUpdate, for each field, those of UserCreate too:
-# it may be left out. Null is still refused (core/fields.py).
+# it may be left out. Null is still refused (core/audiences.py).
 @all_optional
 class UserUpdate(UserCreate):
     """What people send to change an account."""
 
     current_password: str
     is_admin: StrictBool  # true or false, but not 1 or "yes"
+
+
+# Ends the start if one of them has a field that User has not.
+check_fields(User, [UserCreate, UserUpdate], UserPublic)
 
 
 class Token(SQLModel, table=True):

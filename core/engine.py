@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
+from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlmodel import Session, create_engine
 
+from core import foreign_keys
 from core.errors import DatabaseUnavailable
 from core.settings import DATABASE_URL, exit_with
 
@@ -86,6 +88,11 @@ def connect_sqlite() -> sqlite3.Connection:
     return connection
 
 
+def write_json(value: object) -> str:
+    """Write a JSON column, also with what json.dumps does not know: times, models."""
+    return to_json(value).decode()
+
+
 def make_engine() -> Engine:
     if SQLITE:
         return create_engine(
@@ -95,6 +102,7 @@ def make_engine() -> Engine:
             poolclass=QueuePool,
             pool_size=POOL_SIZE,
             hide_parameters=True,  # the log shows no secret
+            json_serializer=write_json,
         )
     try:
         return create_engine(
@@ -102,6 +110,7 @@ def make_engine() -> Engine:
             pool_size=POOL_SIZE,
             pool_pre_ping=True,  # a restart of the server costs nobody an error
             hide_parameters=True,
+            json_serializer=write_json,
             connect_args={
                 "connect_timeout": 3,
                 "options": "-c timezone=UTC -c statement_timeout=10s"
@@ -128,6 +137,12 @@ def hide_rows(context: ExceptionContext) -> None:
 
 
 if SQLITE:
+
+    @event.listens_for(engine, "handle_error")
+    def name_foreign_key(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if str(error) == "FOREIGN KEY constraint failed":
+            error.args = (f"{error}: {foreign_keys.explain(context)}",)
 
     @event.listens_for(engine, "begin")
     def begin_sqlite(connection: Connection) -> None:

@@ -18,6 +18,8 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 
+from core import foreign_keys
+
 HOW_TO_LOG_IN = (
     "POST your email as username and your password as a form to /api/login,"
     " then send 'Authorization: Bearer' and the access_token."
@@ -146,6 +148,12 @@ def documented(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
 # ---- What goes wrong without being raised here: bad input, the database, mistakes ----
 
 
+MAX_MISTAKES = 20  # that one answer lists
+MAX_NAME = 100  # characters of a field's name
+# What people send who know lists from elsewhere.
+NUMBERED_PAGES = {"page", "offset", "skip", "start", "cursor", "per_page", "page_size"}
+
+
 def answer(status: int, detail: Any) -> JSONResponse:
     return JSONResponse({"detail": detail}, status)
 
@@ -166,12 +174,16 @@ async def explain_validation(request: Request, error: Exception) -> JSONResponse
         if mistake["type"] == "blank":
             return answer(BlankField.status, BlankField.text)
         message = mistake["msg"]
+        # Where it is; the name of an unknown field may be as long as the whole body.
+        location = []
+        for part in mistake["loc"]:
+            location.append(part[:MAX_NAME] if isinstance(part, str) else part)
         if mistake["type"] == "json_invalid":
             message = f"{message}: {mistake['ctx']['error']}"
-        mistakes.append(
-            {"type": mistake["type"], "loc": mistake["loc"], "msg": message}
-        )
-    return answer(422, mistakes[:20])
+        if location[0] == "query" and location[-1] in NUMBERED_PAGES:
+            message = "Pages have no numbers: an answer's header Link leads to the next"
+        mistakes.append({"type": mistake["type"], "loc": location, "msg": message})
+    return answer(422, mistakes[:MAX_MISTAKES])
 
 
 async def explain_length(_request: Request, _error: Exception) -> JSONResponse:
@@ -241,24 +253,61 @@ def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
 
 def conflict(error: exc.IntegrityError) -> Exception:
     """Give the 409 for rows that collide, or the error itself if it is a mistake."""
-    text = str(error.orig)
-    diagnosis = getattr(error.orig, "diag", None)
-    if diagnosis is not None:
-        text = diagnosis.message_detail or ""
-    state = getattr(error.orig, "sqlstate", None)  # of PostgreSQL, in any language
-    unique = re.search(r"UNIQUE constraint failed: (.+)|\((.+?)\)=\(", text)
-    if unique and state in {None, "23505"}:
-        fields = unique[1] or unique[2]
-        fields = re.sub(r"\w+\.", "", fields).replace('"', "")
-        if fields == "email":
-            return EmailTaken()
-        return HTTPException(409, f"This {fields} is taken.")
-    if "FOREIGN KEY constraint failed" in text or state == "23503":
-        names = re.sub(r"=\(.*\) ", " ", text, flags=re.DOTALL)  # but not the value
-        return HTTPException(
-            409, f"A row is not there, or other rows need this one. ({names})"
-        )
-    return error
+    if isinstance(error.orig, sqlite3.Error):
+        reason = explain_sqlite(str(error.orig))
+    else:
+        reason = explain_postgresql(error)
+    if reason is None:
+        return error
+    if reason == "This email is taken.":
+        return EmailTaken()
+    return HTTPException(409, reason)
+
+
+def explain_sqlite(message: str) -> str | None:
+    """Say what collided, from "UNIQUE constraint failed: user.email" and its like."""
+    kind, _, names = message.partition(" constraint failed: ")
+    if kind == "UNIQUE":
+        return taken(re.sub(r"\w+\.", "", names))
+    if kind == "FOREIGN KEY":
+        return names  # what core/foreign_keys.py has found
+    if kind == "CHECK":
+        return broken(names)
+    return None
+
+
+# postgresql.org/docs/current/errcodes-appendix.html, class 23
+RESTRICT, FOREIGN_KEY, UNIQUE, CHECK = "23001", "23503", "23505", "23514"
+
+
+def explain_postgresql(error: exc.IntegrityError) -> str | None:
+    """Say what collided, from names alone: the server's sentences may be in French."""
+    orig: Any = error.orig
+    detail = re.search(r"\((.+?)\)=\(", orig.diag.message_detail or "")
+    fields = ""
+    if detail:
+        fields = detail[1].replace('"', "")
+    if orig.sqlstate == UNIQUE:
+        return taken(fields)
+    if orig.sqlstate == CHECK:
+        return broken(orig.diag.constraint_name)
+    if orig.sqlstate not in {RESTRICT, FOREIGN_KEY}:
+        return None
+    if str(error.statement).startswith("DELETE"):
+        return foreign_keys.needed(orig.diag.table_name)
+    for table in SQLModel.metadata.tables.values():
+        for key in table.foreign_keys:
+            if (table.name, key.parent.name) == (orig.diag.table_name, fields):
+                return foreign_keys.missing(fields, key.column.table.name)
+    return foreign_keys.UNKNOWN
+
+
+def taken(fields: str) -> str:
+    return f"This {fields} is taken."
+
+
+def broken(rule: str) -> str:
+    return f"The database's rule {rule} refuses this."
 
 
 def explain_bug(_request: Request, _error: Exception) -> JSONResponse:

@@ -1,59 +1,29 @@
-"""What a text may hold, and two functions that fit a model to another audience.
+"""What a field may hold: addresses, names, and what a column of the database takes.
 
-It promises that a field which is declared once is in PATCH as well, and that an account
-stays readable whatever rule its fields get later. Nothing else needs you to read this.
+It promises that a value which passes here can be stored and read again, whatever the
+type of its field. Nothing else needs you to read this.
 """
 
+import enum
+import math
 import unicodedata
-from copy import copy
-from typing import Any, TypeVar, cast
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from types import NoneType
+from typing import Any
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import BaseModel, ConfigDict, Field, create_model
-from pydantic_core import PydanticUndefined
-from sqlmodel import SQLModel
+from pydantic import BaseModel, ValidatorFunctionWrapHandler
+from pydantic_core import PydanticCustomError
+from sqlalchemy import BigInteger, Integer, SmallInteger, String, inspect
+from sqlmodel import AutoString, SQLModel
 
-Model = TypeVar("Model", bound=SQLModel)
+from core.settings import DATABASE_URL
 
 MAX_EMAIL = 254  # characters, RFC 5321, section 4.5.3.1.3
-
-
-def left_out() -> None:
-    """Stand for a field that was not sent; `exclude_unset` leaves it out."""
-
-
-def all_optional(model: type[Model]) -> type[Model]:
-    """Give a model whose fields may all be left out. Null is not left out."""
-    fields: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        optional = copy(field)
-        optional.default = PydanticUndefined
-        optional.default_factory = left_out
-        fields[name] = (field.annotation, optional)
-    return cast(type[Model], create_model(model.__name__, __base__=model, **fields))
-
-
-def without_rules(model: type[Model]) -> type[Model]:
-    """Give a plain model with the same fields, for rows that a table holds already.
-
-    Rules are for what comes in: a row from before the rule must stay readable. A plain
-    pydantic model is filled five times as fast as a SQLModel, too.
-    """
-    fields: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        plain = Field(
-            alias=field.alias,
-            exclude=field.exclude,
-            title=field.title,
-            description=field.description,
-            json_schema_extra=field.json_schema_extra,
-        )
-        fields[name] = (field.annotation, plain)
-    config = ConfigDict(from_attributes=True, populate_by_name=True)
-    plain_model = create_model(
-        model.__name__, __config__=config, __doc__=model.__doc__, **fields
-    )
-    return cast(type[Model], cast(type[BaseModel], plain_model))
+MAX_EXPONENT = 300  # of a number in powers of ten; what floats hold ends at 308
+MAX_DEPTH = 100  # of lists in lists; an answer can show 255
+SQLITE = DATABASE_URL.drivername == "sqlite"
 
 
 def normal_address(text: str) -> str | None:
@@ -71,13 +41,13 @@ def normal_address(text: str) -> str | None:
 
 # Unicode categories: controls, formats such as zero-width spaces, kinds of white space.
 INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
-# Letters, marks and signs that show nothing: fillers, variation selectors, an empty
-# braille pattern (Default_Ignorable_Code_Point in unicode.org/Public/UCD/latest/ucd).
-FILLERS = (
-    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
-    "\ufe00\ufe01\ufe02\ufe03\ufe04\ufe05\ufe06\ufe07"
-    "\ufe08\ufe09\ufe0a\ufe0b\ufe0c\ufe0d\ufe0e\ufe0f"
-)
+# Letters, marks and signs that show nothing: fillers, an empty braille pattern,
+# variation selectors, tags (Default_Ignorable_Code_Point in
+# unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt).
+FILLERS = set("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800")
+FILLERS |= set("\u3164\uffa0")
+for first, last in [(0xFE00, 0xFE0F), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF)]:
+    FILLERS |= {chr(number) for number in range(first, last + 1)}
 # Marks that turn the direction of text, so that it reads as what it is not.
 DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
@@ -109,3 +79,133 @@ def is_storable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+def check_storable(value: object, depth: int = 0) -> None:
+    """Check a value, in JSON at any depth, for what no column holds.
+
+    Raises PydanticCustomError.
+    """
+    if depth > MAX_DEPTH:
+        raise PydanticCustomError("too_deep", "Nested more than 100 deep")
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, str):
+        if not is_storable(value):
+            raise PydanticCustomError(
+                "not_storable", "Contains characters that cannot be stored"
+            )
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise PydanticCustomError("not_finite", "A number must be finite")
+    elif isinstance(value, dict):
+        check_storable(list(value), depth)
+        check_storable(list(value.values()), depth)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            check_storable(inner, depth + 1)
+
+
+def fit_column(
+    value: object,
+    check_type: ValidatorFunctionWrapHandler,
+    model: type[SQLModel],
+    name: str | None,
+) -> Any:
+    """Give what was sent as the column of a field keeps it.
+
+    `check_type` is what pydantic does with the value. Raises PydanticCustomError if
+    the column cannot hold it.
+    """
+    check_storable(value)
+    try:
+        checked = check_type(value)
+        check_storable(checked)  # again: "nan" is a number by now
+        column = inspect(model).columns.get(name or "")
+        if column is None or isinstance(checked, NoneType | bool | enum.Enum):
+            return checked
+        return fit_type(checked, column.type)
+    except OverflowError:  # a time or a duration that Python cannot hold
+        raise PydanticCustomError("out_of_range", "Out of range") from None
+
+
+def fit_type(value: Any, kind: Any) -> Any:
+    """Give a value as a column of a kind keeps it; a time without a zone is in UTC."""
+    if isinstance(value, datetime):
+        return fit_datetime(value, with_zone=getattr(kind, "timezone", True))
+    if isinstance(value, time) and value.tzinfo is not None:
+        raise PydanticCustomError("zone", "A time of day has no zone, as in 12:30")
+    if isinstance(value, timedelta):
+        datetime(1970, 1, 1, tzinfo=UTC) + value  # as SQLite keeps it
+    if isinstance(value, int):
+        check_range(value, largest_integer(kind))
+    if isinstance(value, Decimal):
+        return fit_decimal(value, kind)
+    if isinstance(kind, String | AutoString):
+        return fit_text(str(value), kind.length)  # an IPv4Address is kept as text, too
+    return value
+
+
+def fit_datetime(value: datetime, *, with_zone: bool) -> datetime:
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    value = value.astimezone(UTC)
+    if not with_zone:
+        value = value.replace(tzinfo=None)
+    return value
+
+
+def fit_text(text: str, length: int | None) -> str:
+    if length is not None and len(text) > length:
+        raise PydanticCustomError(
+            "too_long", "At most {length} characters", {"length": length}
+        )
+    return text
+
+
+def largest_integer(kind: Any) -> int:
+    """Give the largest number of a column.
+
+    From sqlite.org/datatype3.html and
+    postgresql.org/docs/current/datatype-numeric.html.
+    """
+    if SQLITE or isinstance(kind, BigInteger) or not isinstance(kind, Integer):
+        return 2**63 - 1
+    if isinstance(kind, SmallInteger):
+        return 2**15 - 1
+    return 2**31 - 1
+
+
+def check_range(value: int, largest: int) -> None:
+    if not -largest - 1 <= value <= largest:
+        raise PydanticCustomError(
+            "out_of_range",
+            "A whole number from {smallest} to {largest}",
+            {"smallest": -largest - 1, "largest": largest},
+        )
+
+
+def fit_decimal(value: Decimal, kind: Any) -> Decimal:
+    """Give a number as a column gives it back, and refuse one that would change.
+
+    SQLite keeps a float, and SQLAlchemy reads 10 decimal places of it by default.
+    """
+    if not value.is_finite() or abs(value.adjusted()) > MAX_EXPONENT:
+        raise PydanticCustomError("out_of_range", "Out of range")
+    places = kind.scale
+    if SQLITE:
+        if places is None:
+            places = 10
+        kept = Decimal(f"{float(value):z.{places}f}")
+    else:
+        if places is None and kind.precision is not None:
+            places = 0
+        kept = Decimal(f"{value:zf}" if places is None else f"{value:z.{places}f}")
+    is_too_long = kind.precision and kept.adjusted() >= kind.precision - places
+    if kept != value or is_too_long:
+        raise PydanticCustomError(
+            "out_of_range",
+            "A number with fewer digits, and at most {places} decimal places",
+            {"places": places},
+        )
+    return kept

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import ColumnElement, tuple_
-from sqlmodel import bindparam, col, func, or_, select
+from sqlmodel import bindparam, func, or_, select
 
+from core.engine import SQLITE
 from core.reads import Rows, read, scan
 from core.security import PUBLIC_COLUMNS
 from models import MAX_ID, User
@@ -120,10 +121,28 @@ def page_values(page: Page) -> dict[str, Any]:
 
 def matches(q: str) -> ColumnElement[bool]:
     """Build the condition for a search; `%` and `_` stand for themselves."""
+    q = q.lower()
     return or_(
-        col(User.name).icontains(q, autoescape=True),
-        col(User.email).icontains(q, autoescape=True),
+        in_lower_case(User.name, q).contains(q, autoescape=True),
+        in_lower_case(User.email, q).contains(q, autoescape=True),
     )
+
+
+def in_lower_case(column: Any, q: str) -> Any:
+    """Build lower(column), also for the letters of q that lower() may not know.
+
+    On PostgreSQL with the locale C it knows A to Z alone.
+    """
+    lower = func.lower(column)
+    if SQLITE:  # whose lower() is in core/engine.py
+        return lower
+    letters = ""
+    capitals = ""
+    for letter in q:
+        if len(letter.upper()) == 1:
+            letters += letter
+            capitals += letter.upper()
+    return func.translate(lower, capitals, letters)
 
 
 async def find_page(page: Page) -> tuple[Rows, str | None]:

@@ -72,6 +72,7 @@ def test_a_page_on_this_machine_may_call(client: TestClient, origin: str) -> Non
 
 
 INVISIBLE = ["\u200b", "\u00ad\u00ad", "\u3164", "\u2800\u115f", "\ufe0f", "\ufeff "]
+INVISIBLE += ["\u2065", "\ufff3", "\U000e0100", "\U000e0041\U000e01ef"]
 
 
 @pytest.mark.parametrize("blank", INVISIBLE)

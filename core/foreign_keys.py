@@ -1,0 +1,64 @@
+"""Which foreign key failed: SQLite says only that one did.
+
+It promises a sentence that names the field, or the table whose rows are in the way.
+Nothing else needs you to read this.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, ExceptionContext, Table, literal, select
+
+UNKNOWN = "A row is not there, or other rows need this one."
+
+
+def missing(field: str, table: str) -> str:
+    return f"{field}: there is no such row in {table}."
+
+
+def needed(table: str) -> str:
+    return f"Rows in {table} need this one."
+
+
+def explain(context: ExceptionContext) -> str:
+    """Look for the reason on the connection where a statement has just failed."""
+    execution: Any = context.execution_context
+    if context.connection is None or execution.compiled is None:  # SQL in a text
+        return UNKNOWN
+    compiled = execution.compiled
+    table = compiled.dml_compile_state.dml_table
+    for values in execution.compiled_parameters:
+        if compiled.isdelete:
+            where = compiled.statement.whereclause
+            reason = find_needed(context.connection, table, where, values)
+        else:
+            reason = find_missing(context.connection, table, values)
+        if reason is not None:
+            return reason
+    return UNKNOWN
+
+
+def find_missing(
+    connection: Connection, table: Table, values: dict[str, Any]
+) -> str | None:
+    """Find a foreign key among the values that leads to no row."""
+    for key in table.foreign_keys:
+        value = values.get(key.parent.key)
+        statement = select(literal(1)).where(key.column == value)
+        if value is not None and connection.execute(statement).first() is None:
+            return missing(key.parent.key, key.column.table.name)
+    return None
+
+
+def find_needed(
+    connection: Connection, table: Table, where: Any, values: dict[str, Any]
+) -> str | None:
+    """Find a table whose rows point to what was to be deleted."""
+    for other in table.metadata.tables.values():
+        for key in other.foreign_keys:
+            if key.column.table is not table or key.ondelete is not None:
+                continue
+            deleted = select(key.column).where(where).correlate(None)
+            statement = select(literal(1)).where(key.parent.in_(deleted))
+            if connection.execute(statement, values).first() is not None:
+                return needed(other.name)
+    return None
