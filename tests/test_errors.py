@@ -10,18 +10,55 @@ from tests.conftest import ROOT, Server
 Serve = Callable[..., Server]
 SECRET = "hunter2-do-not-log"
 STUDENTS_APP = f'''
-from sqlalchemy import text
-from sqlmodel import Field, SQLModel, bindparam, select
+import urllib.request
+
+from sqlalchemy import CheckConstraint, text
+from sqlmodel import Field, SQLModel, bindparam, col, delete, select
 
 from database import SessionDep
 from main import app
 from models import User
 
 
+class Place(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    town: str = Field(unique=True)
+    code: str = Field(unique=True)
+
+
 class Thing(SQLModel, table=True):
+    __table_args__ = (CheckConstraint("number > 0", name="number_is_positive"),)
     id: int | None = Field(default=None, primary_key=True)
     code: str = Field(unique=True)
+    number: int = 1
     parent_id: int | None = Field(default=None, foreign_key="thing.id")
+    town: str | None = Field(default=None, foreign_key="place.town")
+
+
+@app.post("/places")
+def create_place(place: Place, session: SessionDep) -> Place:
+    session.add(place)
+    session.commit()
+    return place
+
+
+@app.delete("/places")
+def delete_places(session: SessionDep) -> None:
+    session.exec(delete(Place).where(col(Place.town) != ""))
+    session.commit()
+
+
+@app.patch("/things/{{thing_id}}")
+def change_thing(thing_id: int, parent_id: int, session: SessionDep) -> None:
+    session.get_one(Thing, thing_id).parent_id = parent_id
+    session.commit()
+
+
+@app.post("/things/by-hand")
+def create_by_hand(session: SessionDep) -> None:
+    columns = "INSERT INTO thing (code, number, town)"
+    session.connection().execute(text(f"{{columns}} VALUES ('h', 1, 'nowhere')"))
+    session.commit()
 
 
 @app.post("/things")
@@ -48,14 +85,19 @@ def sql(session: SessionDep) -> None:
     session.connection().execute(text("SELECT missing FROM nowhere"))
 
 
-@app.get("/bugs/bindparam")
-def left_out(session: SessionDep) -> None:
+@app.get("/bugs/bindparam_left_out")
+def bindparam_left_out(session: SessionDep) -> None:
     session.exec(select(User).where(User.name == bindparam("left_out"))).all()
 
 
 @app.get("/bugs/file")
 def file() -> None:
     open("nothing")
+
+
+@app.get("/bugs/connection")
+def connection() -> None:
+    urllib.request.urlopen("http://127.0.0.1:1/")
 
 
 @app.get("/bugs/division")
@@ -65,47 +107,69 @@ async def division() -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path, serve: Serve) -> Server:
+def server(new_database: Callable[[Path], str], tmp_path: Path, serve: Serve) -> Server:
     (tmp_path / "students.py").write_text(STUDENTS_APP)
-    return serve(app="students:app", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    path = f"{tmp_path}:{ROOT}"
+    return serve(app="students:app", PYTHONPATH=path, url=new_database(tmp_path))
 
 
-def test_a_row_that_collides_is_409_and_is_told(server: Server) -> None:
-    thing = server.client.post("/things", json={"code": "a"}).json()
-    taken = server.client.post("/things", json={"code": "a"})
-    assert (taken.status_code, taken.json()) == (409, {"detail": "This code is taken."})
-    nowhere = server.client.post("/things", json={"code": "b", "parent_id": 999})
-    assert nowhere.status_code == 409
-    child = server.client.post("/things", json={"code": "c", "parent_id": thing["id"]})
-    assert child.status_code == 200
-    needed = server.client.delete(f"/things/{thing['id']}")
-    assert needed.status_code == 409
-    for answer in (nowhere, needed):
-        assert isinstance(answer.json()["detail"], str)
-    codes = [row[0] for row in server.rows("SELECT code FROM thing ORDER BY code")]
-    assert codes == ["a", "c"]
+def test_what_collides_is_409_and_is_told(server: Server) -> None:
+    client = server.client
+
+    def refusal(method: str, path: str, **body: object) -> str:
+        answer = client.request(method, path, json=body or None)
+        assert answer.status_code == 409, answer.text
+        return str(answer.json()["detail"])
+
+    parent = client.post("/things", json={"code": "a"}).json()["id"]
+    child = {"code": "c", "parent_id": parent}
+    child_id = client.post("/things", json=child).json()["id"]
+    client.post("/places", json={"town": "Ulm", "code": "u"})
+    client.post("/things", json={"code": "d", "town": "Ulm"})
+    before = server.rows("SELECT id, code, parent_id, town FROM thing ORDER BY id")
+
+    missing = "parent_id: there is no such row in thing."
+    assert refusal("POST", "/things", code="a") == "This code is taken."
+    assert refusal("POST", "/places", town="Ulm", code="x") == "This town is taken."
+    assert refusal("POST", "/things", code="b", parent_id=999) == missing
+    assert refusal("PATCH", f"/things/{child_id}?parent_id=999") == missing
+    nowhere = refusal("POST", "/things", code="b", town="nowhere")
+    assert nowhere == "town: there is no such row in place."
+    assert refusal("DELETE", f"/things/{parent}") == "Rows in thing need this one."
+    assert refusal("DELETE", "/places") == "Rows in thing need this one."
+    positive = "The database's rule number_is_positive refuses this."
+    assert refusal("POST", "/things", code="b", number=-1) == positive
+    by_hand = refusal("POST", "/things/by-hand")
+    if server.database.startswith("sqlite"):
+        assert by_hand == "A row is not there, or other rows need this one."
+    else:
+        assert by_hand == nowhere
+    after = server.rows("SELECT id, code, parent_id, town FROM thing ORDER BY id")
+    assert after == before
 
 
-@pytest.mark.parametrize(
-    ("bug", "told"),
-    [
-        ("null", "hashed_password"),
-        ("sql", "nowhere"),
-        ("bindparam", "left_out"),
-        ("file", "FileNotFoundError"),
-        ("division", "ZeroDivisionError"),
-    ],
-)
+BUGS = {
+    "null": "hashed_password",
+    "sql": "nowhere",
+    "bindparam_left_out": "left_out",
+    "file": "FileNotFoundError",
+    "connection": "URLError: <urlopen error",
+    "division": "ZeroDivisionError",
+}
+
+
 def test_a_mistake_is_500_with_its_traceback_and_no_row_in_the_log(
-    server: Server, bug: str, told: str
+    server: Server,
 ) -> None:
-    method = "POST" if bug == "null" else "GET"
-    answer = server.client.request(method, f"/bugs/{bug}")
-    assert answer.status_code == 500
-    assert answer.json() == {"detail": "Internal Server Error"}
+    for bug in BUGS:
+        method = "POST" if bug == "null" else "GET"
+        close = {"Connection": "close"}  # as uvicorn does after a mistake
+        answer = server.client.request(method, f"/bugs/{bug}", headers=close)
+        assert answer.status_code == 500
+        assert answer.json() == {"detail": "Internal Server Error"}
     server.stop()
     log = server.log.read_text()
-    assert "Traceback" in log
-    assert "students.py" in log, "the line that was wrong is there"
-    assert told in log
+    for bug, told in BUGS.items():
+        traceback = log.partition(f"in {bug}\n")[2].partition("Traceback")[0]
+        assert told in traceback, bug
     assert SECRET not in log

@@ -1,5 +1,7 @@
 """The list: pages, order, search and count."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -9,7 +11,7 @@ from sqlmodel import insert
 
 from core.engine import engine
 from models import User
-from tests.conftest import Person
+from tests.conftest import Person, Server
 
 SORTS = ["id", "-id", "name", "-name", "email", "-email", "created_at", "-created_at"]
 NAMES = [
@@ -235,3 +237,16 @@ def test_a_page_is_found_in_an_index_and_needs_no_sorting(
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
         (step,) = [row[-1] for row in plan]
     assert step.startswith("SEARCH user USING")
+
+
+def test_a_search_knows_every_letter_whatever_the_locale(
+    new_database: Callable[[Path], str], tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    server = serve(url=new_database(tmp_path))
+    person = Person(server.client, "root")
+    sent = {"name": "ÜNALÖ", "email": "a@example.com", "password": "x"}
+    server.client.post("/api/users", json=sent)
+    server.execute('UPDATE "user" SET is_admin = true')
+    for q in ("ünal", "ÜNAL", "U\u0308NAL", "alö", "Ü"):
+        (found,) = person("GET", f"/users?q={q}").json()
+        assert found["name"] == "ÜNALÖ"

@@ -1,0 +1,363 @@
+"""Fields of every kind: what they take and refuse, and rules that come later."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import PASSWORD, ROOT, Person, Server
+from tests.pages import apply, blocks
+
+PAGE = (ROOT / "docs" / "fields.md").read_text()
+NAME = "    name: str = Field(max_length=MAX_NAME)\n"
+JSON = {"Content-Type": "application/json"}
+
+
+def rows_of_table() -> list[list[str]]:
+    """Give the cells of the page's table: for, line, JSON, SQLite, PostgreSQL."""
+    rows = []
+    for line in PAGE.splitlines():
+        if line.startswith("| ") and "`" in line:
+            cells = re.split(r" \| ", line.strip("| "))
+            rows.append([cell.strip("`").replace(r"\|", "|") for cell in cells])
+    return rows
+
+
+ROWS = rows_of_table()
+FIELDS = [line for _, line, _, _, _ in ROWS]
+
+
+def write_models(project: Path, fields: list[str]) -> None:
+    """Write fields into UserBase, with the imports and the classes of the page."""
+    imports, classes = blocks(PAGE, "python")[:2]
+    models = project / "models.py"
+    text = models.read_text()
+    text = text.replace("from datetime import UTC, datetime\n", "")
+    text = text.replace("from sqlmodel import Field, Index, SQLModel\n", "")
+    text = text.replace("import unicodedata\n", f"import unicodedata\n{imports}")
+    text = text.replace("class UserBase(", f"{classes}\n\nclass UserBase(")
+    lines = "".join(f"    {field}\n" for field in fields)
+    assert NAME in text
+    models.write_text(text.replace(NAME, NAME + lines))
+
+
+def make_project(folder: Path, fields: list[str]) -> Path:
+    """Copy the models alone; the rest is taken from the project itself."""
+    folder.mkdir()
+    shutil.copy(ROOT / "models.py", folder)
+    write_models(folder, fields)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(
+    new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Serve the project with a field of every kind."""
+    folder = tmp_path_factory.mktemp("fields")
+    project = make_project(folder / "project", FIELDS)
+    server = Server(folder, new_database(folder), project=project)
+    yield server
+    server.stop()
+
+
+numbers = iter(range(1_000_000))
+
+
+def sign_up(server: Server, **fields: Any) -> Any:
+    number = next(numbers)
+    account = {"name": f"n{number}", "email": f"n{number}@example.com"}
+    body = json.dumps(account | {"password": PASSWORD} | fields)
+    return server.client.post("/api/users", content=body, headers=JSON)
+
+
+def name_in_json(field: str) -> str:
+    alias = re.search(r'alias="(\w+)"', field)
+    return alias[1] if alias else field.partition(":")[0]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_what_the_page_says_of_a_field_is_so(server: Server, row: list[str]) -> None:
+    _, field, shown, on_sqlite, on_postgresql = row
+    name, value = name_in_json(field), json.loads(shown)
+    if name == "handle":
+        person = Person(server.client, "somebody")
+    else:
+        person = Person(server.client, f"person-{name.lower()}")
+    patched = person("PATCH", "/users/me", json={name: value})
+    assert (patched.status_code, patched.json().get(name)) == (200, value)
+    assert person("GET", "/users/me").json() == patched.json()
+    created = sign_up(server, **{name: value})
+    if "unique" in field:
+        assert created.json() == {"detail": f"This {name} is taken."}
+    else:
+        assert (created.status_code, created.json()[name]) == (201, value)
+    column = field.partition(":")[0]
+    if server.database.startswith("sqlite"):
+        types = server.rows("SELECT name, type FROM pragma_table_info('user')")
+        assert dict(types)[column] == on_sqlite
+    else:
+        types = server.rows(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = '\"user\"'::regclass"
+        )
+        assert dict(types)[column] == on_postgresql
+
+
+HALF = "\ud83d"
+DEEP: Any = []
+for _ in range(400):
+    DEEP = [DEEP]
+UNSTORABLE: list[Any] = [HALF, "\0", float("nan"), 1e400, DEEP]
+REFUSED: dict[str, list[Any]] = {
+    "age": [2**63, 10**20, -(2**63) - 1, 1e400, "1" * 400],
+    "views": [2**63, -(2**63) - 1],
+    "rate": [float("nan"), "nan", float("inf"), "-inf", 1e400],
+    "price": ["1e400", "NaN", "Infinity", 1234567.5, "0.001"],
+    "tags": [[HALF], ["a\0"], [[]], "a", None],
+    "notes": [{HALF: 1}, *({"a": unstorable} for unstorable in UNSTORABLE)],
+    "home": [{"street": "a\0", "city": "b"}],
+    "break_for": ["P9999999D", "-P9999999D", 1e15, -1e18],
+    "seen_at": ["0001-01-01T00:00:00+12:00", "9999-12-31T23:59:59-12:00"],
+    "wakes_at": ["07:30:00+02:00"],
+    "born": ["2000-13-01"],
+    "plan": ["gold"],
+    "size": ["L"],
+    "motto": ["x" * 81],
+    "nickName": [HALF],
+    "raw": [HALF],
+    "key": ["no key"],
+    "host": ["1.2.3.4.5"],
+    "work_email": ["no address"],
+    "has_agreed": ["perhaps"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in REFUSED.items() for value in values],
+)
+def test_what_a_column_cannot_hold_is_422_that_names_it(
+    server: Server, name: str, value: Any
+) -> None:
+    person = Person(server.client, f"person{next(numbers)}")
+    change = json.dumps({name: value})
+    before = server.rows('SELECT count(*) FROM "user"')
+    for answer in (
+        sign_up(server, **{name: value}),
+        person("PATCH", "/users/me", content=change, headers=JSON),
+    ):
+        assert answer.status_code == 422, answer.text
+        for mistake in answer.json()["detail"]:
+            assert mistake["loc"][:2] == ["body", name]
+    assert person("GET", "/users/me").json() == person.account
+    assert server.rows('SELECT count(*) FROM "user"') == before
+
+
+def test_what_32_bits_hold_is_a_matter_of_the_database(server: Server) -> None:
+    created = sign_up(server, age=2**31)
+    if server.database.startswith("sqlite"):
+        assert created.json()["age"] == 2**31
+    else:
+        (mistake,) = created.json()["detail"]
+        assert mistake["loc"] == ["body", "age"]
+        assert mistake["msg"] == "A whole number from -2147483648 to 2147483647"
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("2026-01-31T12:00:00", "2026-01-31T12:00:00Z"),
+        ("2026-01-31T12:00:00+02:00", "2026-01-31T10:00:00Z"),
+    ],
+)
+def test_a_moment_is_shown_in_utc(server: Server, sent: str, shown: str) -> None:
+    assert sign_up(server, seen_at=sent).json()["seen_at"] == shown
+
+
+def test_a_reference_to_a_row_that_is_not_there_is_409(server: Server) -> None:
+    answer = sign_up(server, team_id=99)
+    assert answer.status_code == 409
+    assert answer.json() == {"detail": "team_id: there is no such row in team."}
+
+
+# ---- Rules that come later, on rows that break them. ----
+
+LOOSE = [
+    'title: str = "x"',
+    "age: int = -1",
+    'size: Literal["S", "M"] = Field(default="M", sa_type=String)',
+    "plan: Plan = Plan.free",
+    "tags: list[Any] = Field(default=[1], sa_type=JSON)",
+    "level: int | None = 7",
+]
+STRICT = [
+    'title: str = Field(default="long enough", min_length=5, regex="^[a-z ]+$")',
+    "age: int = Field(default=0, ge=0)",
+    'size: Literal["S"] = Field(default="S", sa_type=String)',
+    "plan: Plan = Plan.paid",
+    "tags: list[str] = Field(default=[], sa_type=JSON)",
+    "level: Annotated[int, Field(ge=10)] | None = None",
+]
+
+
+def test_an_account_that_breaks_a_new_rule_goes_on(
+    new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    url = new_database(tmp_path)
+    server = Server(tmp_path, url, project=make_project(tmp_path / "old", LOOSE))
+    ann, bob = Person(server.client, "ann"), Person(server.client, "bob")
+    server.stop()
+    new = make_project(tmp_path / "new", STRICT)
+    models = new / "models.py"
+    text = models.read_text().replace('    free = "free"\n', "")
+    models.write_text(text.replace("import Any, L", "import Annotated, Any, L"))
+    server = Server(tmp_path, url, project=new)
+    ann.client = bob.client = server.client
+    assert ann("GET", "/users/me").json() == ann.account
+    changed = ann("PATCH", "/users/me", json={"name": "Anna", "size": "S"})
+    assert changed.json() == ann.account | {"name": "Anna", "size": "S"}
+    for rule in ({"title": "x"}, {"age": -1}, {"plan": "free"}, {"level": 7}):
+        assert ann("PATCH", "/users/me", json=rule).status_code == 422
+    server.execute('UPDATE "user" SET is_admin = true')
+    listed = ann("GET", "/users").json()
+    assert [user["tags"] for user in listed] == [[1], [1]]
+    assert bob("DELETE", "/users/me").status_code == 204
+    assert ann("POST", "/logout").status_code == 204
+    assert ann("GET", "/users/me").status_code == 401
+    ann.log_in()
+    assert ann("GET", "/users").json()[0]["name"] == "Anna"
+    server.stop()
+    assert "Warning" not in server.log.read_text()
+
+
+# ---- What the page says of rules over two fields, and of fields for some only. ----
+
+RULE_OVER_TWO = """
+--- a/routers/user_router.py
++++ b/routers/user_router.py
+@@
+-from fastapi import APIRouter, Depends, Query, Request, Response
++from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+@@
+-    session.add(new_user)
++    check_dates(new_user)
++    session.add(new_user)
+@@
+-    session.add(user)
++    check_dates(user)
++    session.add(user)
+"""
+
+
+def test_a_rule_over_two_fields_stands_in_the_router(
+    tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    project = make_project(tmp_path / "project", FIELDS)
+    shutil.copytree(ROOT / "routers", project / "routers")
+    apply(RULE_OVER_TWO, project)
+    router = project / "routers" / "user_router.py"
+    text = router.read_text()
+    rule = blocks(PAGE, "python")[-1]
+    router.write_text(text.replace("@router.post", f"{rule}\n\n@router.post", 1))
+    server = serve(project=project)
+    mistake = {"type": "born", "loc": ["body", "born"], "msg": "Born too late"}
+    seen = {"seen_at": "2000-01-01T00:00:00Z"}
+    answer = sign_up(server, born="2020-01-01", **seen)
+    assert (answer.status_code, answer.json()) == (422, {"detail": [mistake]})
+    ann = Person(server.client, "ann")
+    assert ann("PATCH", "/users/me", json=seen).status_code == 200
+    before = ann("GET", "/users/me").json()
+    answer = ann("PATCH", "/users/me", json={"born": "2020-01-01"})
+    assert (answer.status_code, answer.json()) == (422, {"detail": [mistake]})
+    assert ann("GET", "/users/me").json() == before
+
+
+BASE = "    email: str = Field(unique=True, schema_extra=EMAIL_FORMAT)\n"
+FUNCTIONS = """
+    @computed_field
+    @property
+    def initial(self) -> str:
+        return self.first_letter()
+
+    def first_letter(self) -> str:
+        return self.name[0]
+
+    @field_validator("pence")
+    @classmethod
+    def in_pence(cls, pounds: int) -> int:
+        return pounds * 100
+
+    @field_serializer("pence")
+    def in_pounds(self, pence: int) -> str:
+        return f"£{pence // 100}"
+"""
+
+
+def test_a_computed_field_and_a_serializer_are_in_every_answer(
+    tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    project = make_project(tmp_path / "project", ["pence: int = 0"])
+    models = project / "models.py"
+    text = models.read_text().replace(BASE, BASE + FUNCTIONS)
+    text = text.replace(
+        "from pydantic import (",
+        "from pydantic import (computed_field, field_serializer,",
+    )
+    models.write_text(text)
+    server = serve(project=project)
+    created = sign_up(server, pence=3).json()
+    assert (created["pence"], created["initial"]) == ("£3", "n")
+    ann = Person(server.client, "ann")
+    changed = ann("PATCH", "/users/me", json={"pence": 5, "name": "Zoe"}).json()
+    assert (changed["pence"], changed["initial"]) == ("£5", "Z")
+    assert ann("GET", "/users/me").json() == changed
+    assert server.rows('SELECT pence FROM "user" ORDER BY id') == [(300,), (500,)]
+    shown = server.client.get("/openapi.json").json()["components"]["schemas"]
+    assert "initial" in shown["UserPublic"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("    password: str\n", "    level: int = 0\n    password: str\n", "level"),
+        (
+            "    current_password: str\n",
+            "    current_password: str\n    level: int\n",
+            "UserUpdate.level",
+        ),
+        (
+            "    id: int\n    is_admin: bool\n",
+            "    id: int\n    level: int\n    is_admin: bool\n",
+            "UserPublic.level",
+        ),
+        (
+            '    model_config = {"extra": "forbid"}\n',
+            """    model_config = {"extra": "forbid"}
+
+    @model_validator(mode="after")
+    def is_consistent(self) -> "UserCreate":
+        return self
+""",
+            "is_consistent",
+        ),
+    ],
+)
+def test_a_field_or_a_rule_that_cannot_work_stops_the_start(
+    tmp_path: Path, serve: Callable[..., Server], old: str, new: str, told: str
+) -> None:
+    project = make_project(tmp_path / "project", [])
+    models = project / "models.py"
+    text = models.read_text()
+    assert old in text
+    text = text.replace(old, new, 1)
+    models.write_text(text.replace("import (\n", "import (\n    model_validator,\n", 1))
+    with pytest.raises(AssertionError) as failure:
+        serve(project=project)
+    (line,) = str(failure.value).strip().splitlines()
+    assert line.startswith("models.py: ")
+    assert told in line
