@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 
 from core import foreign_keys
+from core.settings import may_call
 
 HOW_TO_LOG_IN = (
     "POST your email as username and your password as a form to /api/login,"
@@ -310,11 +311,17 @@ def broken(rule: str) -> str:
     return f"The database's rule {rule} refuses this."
 
 
-def explain_bug(_request: Request, _error: Exception) -> JSONResponse:
+def explain_bug(request: Request, _error: Exception) -> JSONResponse:
     response = answer(500, "Internal Server Error")
     # It is made outside the middleware, which adds these to all others.
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
+    origin = request.headers.get("origin", "")
+    if origin and may_call(
+        origin
+    ):  # else a page would be told of CORS instead of the mistake
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Vary"] = "Origin"
     return response
 
 

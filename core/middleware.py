@@ -5,15 +5,20 @@ body over 64 KiB is 413; every answer has the headers that keep it safe. Nothing
 needs you to read this.
 """
 
+import logging
+
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core import errors
 from core.settings import CORS_ORIGIN_REGEX, CORS_ORIGINS
 
+log = logging.getLogger("uvicorn.error")
 MAX_BODY = 64 * 1024  # bytes
 
 
@@ -93,6 +98,15 @@ class BrowserMiddleware(CORSMiddleware):
             await self.app(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer what a browser asks first; a refusal says which setting it is."""
+        origin = request_headers["origin"]
+        if self.is_allowed_origin(origin):
+            return super().preflight_response(request_headers)
+        log.warning("A page from %r may not call: see CORS_ORIGINS", origin[:80])
+        body = {"detail": "Pages from this origin may not call: see CORS_ORIGINS."}
+        return JSONResponse(body, 400, {"Vary": "Origin"})
 
 
 def install(app: FastAPI) -> None:

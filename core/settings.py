@@ -14,7 +14,14 @@ from sqlalchemy.exc import ArgumentError
 
 # Any port of this machine: where a front end runs while somebody writes it.
 LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1)(:\d+)?"
-ORIGIN = re.compile(r"\*|https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?")
+# What a browser sends as Origin: a scheme, a host in lower case and a port; of a page
+# that was opened as a file, "null" (html.spec.whatwg.org/multipage/browsers.html).
+HOST = r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:]+\]"
+ORIGIN = re.compile(
+    rf"(?P<scheme>[a-z][a-z0-9+.-]*)://({HOST})(:(?P<port>[1-9]\d{{0,4}}))?"
+)
+USUAL_PORTS = {"http": "80", "https": "443"}  # no browser sends them
+MAX_PORT = 65_535
 ROUNDS = [str(rounds) for rounds in range(4, 32)]  # what bcrypt takes
 START_FAILED = 3  # by this exit code uvicorn knows that trying again is in vain
 
@@ -57,12 +64,31 @@ def read_cors_origins() -> list[str]:
         if origin.strip():
             origins.append(origin.strip())
     for origin in origins:
-        if not ORIGIN.fullmatch(origin):
+        if origin not in {"*", "null"} and not is_origin(origin):
             exit_with(
-                "CORS_ORIGINS must be origins like https://example.com,"
-                f" separated by commas, not {origin[:80]!r}"
+                "CORS_ORIGINS must be origins as a browser sends them, like"
+                " https://example.com or http://localhost:5173, separated by commas,"
+                f" not {origin[:80]!r}"
             )
     return origins
+
+
+def is_origin(text: str) -> bool:
+    """Tell whether a browser can send a text as the origin of a page."""
+    found = ORIGIN.fullmatch(text)
+    if found is None:
+        return False
+    port = found["port"]
+    return port is None or (
+        port != USUAL_PORTS.get(found["scheme"]) and int(port) <= MAX_PORT
+    )
+
+
+def may_call(origin: str) -> bool:
+    """Tell whether a page from an origin may call from a browser."""
+    if CORS_ORIGIN_REGEX is not None:
+        return re.fullmatch(CORS_ORIGIN_REGEX, origin) is not None
+    return origin in CORS_ORIGINS or "*" in CORS_ORIGINS
 
 
 DATABASE_URL = read_database_url()

@@ -163,9 +163,12 @@ def test_a_mistake_is_500_with_its_traceback_and_no_row_in_the_log(
 ) -> None:
     for bug in BUGS:
         method = "POST" if bug == "null" else "GET"
-        close = {"Connection": "close"}  # as uvicorn does after a mistake
-        answer = server.client.request(method, f"/bugs/{bug}", headers=close)
+        # Connection: as uvicorn does after a mistake; Origin: as a page elsewhere.
+        headers = {"Connection": "close", "Origin": "http://localhost:5173"}
+        answer = server.client.request(method, f"/bugs/{bug}", headers=headers)
         assert answer.status_code == 500
+        allowed = answer.headers["Access-Control-Allow-Origin"]
+        assert allowed == "http://localhost:5173", "the page may read what happened"
         assert answer.json() == {"detail": "Internal Server Error"}
     server.stop()
     log = server.log.read_text()
