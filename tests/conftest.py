@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -252,3 +253,28 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     for server in servers:
         if server.process.poll() is None:
             server.stop()
+
+
+CHROMIUM_OPTIONS = """headless=new no-sandbox disable-gpu disable-quic no-first-run
+disable-background-networking
+disable-component-update disable-sync disable-dev-shm-usage window-size=1100,1500"""
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """Give a real Chromium, without a window."""
+    selenium = pytest.importorskip(
+        "selenium.webdriver", reason="needs: pip install -r tools/requirements.txt"
+    )
+    programs = shutil.which("chromium"), shutil.which("chromedriver")
+    if None in programs:
+        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = programs[0]
+    for option in [*CHROMIUM_OPTIONS.split(), f"user-data-dir={tmp_path}/profile"]:
+        options.add_argument(f"--{option}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    service = selenium.ChromeService(programs[1])
+    driver = selenium.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()

@@ -1,44 +1,18 @@
 """/docs in a real Chromium, as a person uses it: look, log in, try out."""
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.conftest import PASSWORD, Person, Server
 
-selenium = pytest.importorskip(
-    "selenium.webdriver", reason="needs: pip install -r tools/requirements.txt"
-)
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (BROWSER and DRIVER):
-    pytest.skip(
-        "needs Chromium: apt-get install chromium chromium-driver",
-        allow_module_level=True,
-    )
+pytest.importorskip("selenium", reason="needs: pip install -r tools/requirements.txt")
 
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-
-OPTIONS = """headless=new no-sandbox disable-gpu disable-quic no-first-run
-disable-background-networking
-disable-component-update disable-sync disable-dev-shm-usage window-size=1100,1500"""
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    options = selenium.ChromeOptions()
-    options.binary_location = BROWSER
-    for option in [*OPTIONS.split(), f"user-data-dir={tmp_path}/profile"]:
-        options.add_argument(f"--{option}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 class Docs:
