@@ -28,10 +28,11 @@ HOW_TO_LOG_IN = (
 
 
 class Refusal(HTTPException):
-    """A refusal, with its status and its text."""
+    """A refusal, with its status, its text and what its header says."""
 
     status: ClassVar[int]
     text: ClassVar[Any]
+    header: ClassVar[tuple[str, str] | None] = None
 
     def __init__(self, headers: dict[str, str] | None = None) -> None:
         super().__init__(self.status, self.text, headers)
@@ -44,6 +45,7 @@ class BlankField(Refusal):
 
 class Unauthorized(Refusal):
     status = 401
+    header = ("WWW-Authenticate", "How to log in: `Bearer`.")
 
     def __init__(self) -> None:
         super().__init__({"WWW-Authenticate": "Bearer"})
@@ -112,8 +114,12 @@ class Mistake(Refusal):
     text = ({"type": "missing", "loc": ["body", "email"], "msg": "Field required"},)
 
 
+RETRY_AFTER = ("Retry-After", "Seconds to wait.")
+
+
 class TooManyWrongPasswords(Refusal):
     status = 429
+    header = RETRY_AFTER
     text = "Too many wrong passwords. Wait a minute."
 
     def __init__(self, seconds: int) -> None:
@@ -122,27 +128,55 @@ class TooManyWrongPasswords(Refusal):
 
 class DatabaseUnavailable(Refusal):
     status = 503
+    header = RETRY_AFTER
     text = "The database does not answer. Try again in a moment."
 
     def __init__(self) -> None:
         super().__init__({"Retry-After": "1"})
 
 
-class Detail(SQLModel):
-    detail: str | list[dict[str, Any]]
+# ---- What /docs and generated clients know of refusals. ----
+
+
+class Refused(SQLModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
+class FieldMistake(SQLModel):
+    """What is wrong, and where: `["body", "email"]`."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class Mistakes(SQLModel):
+    """What is wrong with what was sent."""
+
+    detail: list[FieldMistake]
+
+
+def document_header(name: str, description: str) -> dict[str, Any]:
+    return {name: {"description": description, "schema": {"type": "string"}}}
 
 
 def documented(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
     """List refusals for `responses=`, each with its text as an example."""
-    examples: dict[int, dict[str, Any]] = {}
+    responses: dict[int | str, dict[str, Any]] = {}
     every_one: list[type[Refusal]] = [*refusals, DatabaseUnavailable]
     for refusal in every_one:
-        of_status = examples.setdefault(refusal.status, {})
-        of_status[str(refusal.text)] = {"value": {"detail": refusal.text}}
-    responses: dict[int | str, dict[str, Any]] = {}
-    for status, of_status in examples.items():
-        content = {"application/json": {"examples": of_status}}
-        responses[status] = {"model": Detail, "content": content}
+        new: dict[str, Any] = {
+            "model": Mistakes if refusal is Mistake else Refused,
+            "content": {"application/json": {"examples": {}}},
+        }
+        response = responses.setdefault(refusal.status, new)
+        label = re.sub("(?<=[a-z])(?=[A-Z])", " ", refusal.__name__)
+        example = {"summary": label, "value": {"detail": refusal.text}}
+        response["content"]["application/json"]["examples"][refusal.__name__] = example
+        if refusal.header is not None:
+            response["headers"] = document_header(*refusal.header)
     return responses
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from fastapi import Depends, Path
 from fastapi.security import OAuth2PasswordBearer
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 from sqlmodel import Session, col, select
 
@@ -14,7 +15,9 @@ from core.security import Access, find_access
 from models import MAX_ID, Token, User, UserPublic, now
 
 # auto_error=False: find_access has its own 401, which says how to log in.
-oauth2_scheme = OAuth2PasswordBearer(tokenUrl="api/login", auto_error=False)
+oauth2_scheme = OAuth2PasswordBearer(
+    tokenUrl="api/login", auto_error=False, description="`username` is your email."
+)
 BearerToken = Annotated[str | None, Depends(oauth2_scheme)]
 
 
@@ -41,8 +44,17 @@ def is_id_or_me(user_id: str) -> str:
     raise PydanticCustomError("user_id", "An id, or me")
 
 
+ID_OR_ME: JsonDict = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": MAX_ID},
+        {"type": "string", "const": "me"},
+    ]
+}
 UserId = Annotated[
-    str, AfterValidator(is_id_or_me), Path(description="An id, or `me` for your own.")
+    str,
+    AfterValidator(is_id_or_me),
+    WithJsonSchema(ID_OR_ME),
+    Path(description="An id, or `me` for your own."),
 ]
 
 

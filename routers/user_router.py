@@ -14,12 +14,17 @@ from routers.dependencies import AccessDep, CurrentAdmin, lock_users
 
 router = APIRouter(prefix="/api/users", tags=["users"])
 
-# What each route may refuse. Only /docs needs it.
+# What each route may refuse, and the headers of its answer. Only /docs needs it.
+LOCATION = errors.document_header("Location", "Where the account is.")
+LINK = errors.document_header("Link", 'The next page: `<URL>; rel="next"`.')
+TOTAL = errors.document_header("X-Total-Count", "How many match, with `count=true`.")
 BODY = [errors.BlankField, errors.EmailTaken, errors.BodyTooLarge, errors.NotJSON]
 ACCESS = [errors.NotSignedIn, errors.AdministratorsOnly, errors.UserNotFound]
 PASSWORD = [errors.CurrentPasswordMissing, errors.WrongCurrentPassword]
 SIGN_UP = errors.documented(*BODY, errors.Mistake)
+SIGN_UP[201] = {"headers": LOCATION}
 LIST = errors.documented(errors.NotSignedIn, errors.AdministratorsOnly, errors.Mistake)
+LIST[200] = {"headers": LINK | TOTAL}
 ONE_USER = errors.documented(*ACCESS, errors.Mistake)
 CHANGE = errors.documented(
     *ACCESS, *PASSWORD, *BODY, errors.Mistake, errors.TooManyWrongPasswords

@@ -24,9 +24,10 @@ check(wrong.error !== undefined && typeof wrong.error.detail !== "string", "422"
 const [mistake] = wrong.error.detail;
 check(mistake?.loc[1] === "email" && mistake.msg.includes("@"), "the 422's place");
 
+const form = { "Content-Type": "application/x-www-form-urlencoded" };
 const login = await client.POST("/api/login", {
   body: { username: person.email, password: person.password },
-  bodySerializer: (body) => new URLSearchParams(body as Record<string, string>),
+  headers: form,
 });
 check(login.data !== undefined, "log-in");
 const headers = { Authorization: `Bearer ${login.data.access_token}` };
@@ -51,20 +52,22 @@ check(refused.error?.detail === "Send current_password too.", "403");
 
 const root = await client.POST("/api/login", {
   body: { username: "root@example.com", password: process.argv[3]! },
-  bodySerializer: (body) => new URLSearchParams(body as Record<string, string>),
+  headers: form,
 });
 const admin = { Authorization: `Bearer ${root.data!.access_token}` };
-const names: string[] = [];
-let after: string | undefined = "";
-while (after !== undefined) {
-  const page = await client.GET("/api/users", {
+const listPage = (after: string) =>
+  client.GET("/api/users", {
     params: { query: { limit: 2, sort: "name", after } },
     headers: admin,
   });
+const names: string[] = [];
+let page = await listPage("");
+while (true) {
   check(page.data !== undefined, "list");
   names.push(...page.data.map((user) => user.name));
   const next = page.response.headers.get("Link")?.match(/<(.+)>/)?.[1];
-  after = next === undefined ? undefined : new URL(next).searchParams.get("after")!;
+  if (next === undefined) break;
+  page = await listPage(new URL(next).searchParams.get("after")!);
 }
 console.log(names.join(" "));
 
