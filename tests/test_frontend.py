@@ -123,6 +123,7 @@ def test_the_page_works_beside_the_api(
     assert httpx.get(f"{server.url}/site/nothing").status_code == 404
     assert server.client.get("/api/users").status_code == 401, "the API is still there"
     if folder := os.environ.get("SCREENSHOTS"):
+        browser.set_window_size(520, 560)
         browser.save_screenshot(f"{folder}/frontend.png")
 
 
