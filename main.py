@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
-from core import engine, errors, middleware
+from core import engine, errors, journal, middleware
 from database import create_database, read
 from models import User
 from routers import login_router, user_router
@@ -59,8 +59,8 @@ app = FastAPIOffline(
 app.include_router(user_router.router)
 app.include_router(login_router.router)
 errors.install(app)
-
 middleware.install(app)
+journal.install()
 
 
 @app.get("/health", tags=["health"], responses=errors.documented())
