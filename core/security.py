@@ -19,7 +19,7 @@ from fastapi import Request
 from sqlalchemy.orm import aliased
 from sqlmodel import Integer, Session, bindparam, col, delete, func, select
 
-from core import errors
+from core import errors, journal
 from core.engine import engine
 from core.reads import read
 from core.settings import BCRYPT_ROUNDS
@@ -198,6 +198,10 @@ async def find_by_password(
         )
         if rows and is_right:
             return rows[0]
+        whose = "an unknown email"
+        if rows:
+            whose = f"account {rows[0]['id']}"
+        journal.note(request, f"wrong password for {whose}")
         await to_thread.run_sync(
             store_wrong_password, account, address, limiter=storing_threads
         )
