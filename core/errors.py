@@ -9,7 +9,8 @@ import re
 import sqlite3
 from typing import Any, ClassVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy import exc
@@ -18,7 +19,7 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 
-from core import foreign_keys
+from core import foreign_keys, journal
 from core.settings import may_call
 
 HOW_TO_LOG_IN = (
@@ -243,6 +244,13 @@ async def explain_method(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
+async def explain_throttle(request: Request, error: Exception) -> Response:
+    """Answer 429, and tell the log that somebody is slowed down."""
+    assert isinstance(error, HTTPException)
+    journal.note(request, f"429 for {request.method} {request.url.path}")
+    return await http_exception_handler(request, error)
+
+
 async def explain_database(_request: Request, error: Exception) -> JSONResponse:
     """Answer 503 for what passes by itself and 409 for rows that collide.
 
@@ -364,5 +372,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, explain_validation)
     app.add_exception_handler(405, explain_method)
     app.add_exception_handler(413, explain_length)
+    app.add_exception_handler(429, explain_throttle)
     app.add_exception_handler(exc.SQLAlchemyError, explain_database)
     app.add_exception_handler(Exception, explain_bug)
