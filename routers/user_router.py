@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, delete
 
-from core import errors, paging
+from core import errors, journal, paging
 from core.security import SELECT_BY_ID, Access, find_by_password, hash_password
 from database import Rows, SessionDep
 from models import Token, User, UserCreate, UserPublic, UserUpdate
@@ -132,7 +132,7 @@ PreparedChange = Annotated[UserChange, Depends(prepare_change)]
 
 
 @router.patch("/{user_id}", response_model=UserPublic, responses=CHANGE)
-def update_user(change: PreparedChange, session: SessionDep) -> User:
+def update_user(change: PreparedChange, session: SessionDep, request: Request) -> User:
     """Change what you send. Your own email and password need `current_password`."""
     access = change.access
     values = change.values
@@ -155,12 +155,19 @@ def update_user(change: PreparedChange, session: SessionDep) -> User:
         session.commit()
     except IntegrityError as error:
         raise errors.conflict(error) from None
+    if not access.is_own or "is_admin" in values:
+        fields = ", ".join(values)
+        journal.note(
+            request, f"account {asker.id} changed {fields} of account {user.id}"
+        )
     return user
 
 
 @router.delete("/{user_id}", status_code=204, responses=ONE_USER)
-def delete_user(access: AccessDep, session: SessionDep) -> None:
+def delete_user(access: AccessDep, session: SessionDep, request: Request) -> None:
     """Delete one account and its tokens."""
-    _asker, user = lock_users(session, access)
+    asker, user = lock_users(session, access)
     session.delete(user)
     session.commit()
+    if not access.is_own:
+        journal.note(request, f"account {asker.id} deleted account {user.id}")
