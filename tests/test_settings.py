@@ -10,7 +10,7 @@ import httpx2 as httpx
 import pytest
 
 from core.settings import is_origin
-from tests.conftest import ROOT, Person, Server
+from tests.conftest import ROOT, Server
 
 
 def start(
@@ -123,27 +123,3 @@ def test_a_browser_may_call_from_the_origins_that_are_named(
         server.url + "/health", headers={"Origin": "http://localhost:3000"}
     )
     assert "Link" in exposed.headers["Access-Control-Expose-Headers"]
-
-
-def test_the_first_administrator_is_made_by_whoever_runs_the_server(
-    tmp_path: Path, root: Person, ann: Person
-) -> None:
-    url = os.environ["DATABASE_URL"]
-    made = start(tmp_path, "tools.admin", "Ann@example.com", DATABASE_URL=url)
-    assert (made.returncode, made.stdout) == (
-        0,
-        "ann@example.com is an administrator now.\n",
-    )
-    assert ann("GET", "/users").status_code == 200
-
-
-def test_making_nobody_an_administrator_is_an_error_that_says_what_to_do(
-    tmp_path: Path,
-) -> None:
-    unknown = start(tmp_path, "tools.admin", "nobody@example.com")
-    assert unknown.returncode == 1
-    assert unknown.stderr.startswith("Nobody has signed up as nobody@example.com yet.")
-    assert "Traceback" not in unknown.stderr
-    assert (
-        start(tmp_path, "tools.admin").stderr == "Usage: python -m tools.admin EMAIL\n"
-    )

@@ -1,30 +1,80 @@
-"""Make an account an administrator: `python -m tools.admin EMAIL`."""
+"""Make an account an administrator: `python -m tools.admin EMAIL`.
 
-import sys
+With --password it gives a new password to one who has forgotten it instead.
+"""
 
-from sqlmodel import Session, select
+import argparse
+import getpass
+
+import bcrypt
+from pydantic import ValidationError
+from sqlmodel import Session, col, delete, select
 
 from core.engine import engine
+from core.fields import normal_address
+from core.journal import printable
+from core.settings import BCRYPT_ROUNDS, DATABASE_URL
 from database import create_database
-from models import User
+from models import Token, User, UserUpdate
+
+
+def ask_password() -> str:
+    """Ask twice for a password that a sign-up would take, and give its hash."""
+    try:
+        password = getpass.getpass("New password: ")
+        again = getpass.getpass("The same again: ")
+    except (EOFError, KeyboardInterrupt):
+        raise SystemExit("\nNothing was changed.") from None
+    if password != again:
+        raise SystemExit("These are two passwords. Nothing was changed: try again.")
+    try:
+        UserUpdate.model_validate({"password": password})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise SystemExit(f"{reason}\nNothing was changed: try again.") from None
+    salt = bcrypt.gensalt(BCRYPT_ROUNDS)
+    return bcrypt.hashpw(password.encode(), salt).decode()
+
+
+def find_user(session: Session, text: str) -> User:
+    """Find the account that somebody logs in to with an address."""
+    email = normal_address(text)
+    if email is None:
+        raise SystemExit(f"{text!r} is no email address, such as name@example.com.")
+    statement = select(User).where(User.email == email).with_for_update()
+    user = session.exec(statement).first()
+    if user is None:
+        raise SystemExit(
+            f"Nobody has signed up as {email} yet in {DATABASE_URL.set(query={})}."
+            " Sign up first (POST /api/users), then run this again."
+        )
+    return user
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise SystemExit("Usage: python -m tools.admin EMAIL")
+    parser = argparse.ArgumentParser(prog="python -m tools.admin", description=__doc__)
+    parser.add_argument("email", metavar="EMAIL", help="as in the log-in")
+    parser.add_argument(
+        "--password",
+        action="store_true",
+        help="ask for a new password instead, and end all log-ins of the account",
+    )
+    options = parser.parse_args()
     create_database()
-    email = sys.argv[1].strip().lower()
     with Session(engine) as session:
-        user = session.exec(select(User).where(User.email == email)).first()
-        if user is None:
-            raise SystemExit(
-                f"Nobody has signed up as {email} yet."
-                " Sign up first (POST /api/users), then run this again."
-            )
-        user.is_admin = True
-        session.add(user)
+        user = find_user(session, options.email)
+        since = user.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        print(f"Account {user.id}, {printable(user.name)}, since {since}")
+        if options.password:
+            session.rollback()  # or every writer would wait while somebody types
+            user.hashed_password = ask_password()
+            session.exec(delete(Token).where(col(Token.user_id) == user.id))
+            done = "has a new password now, and is logged out everywhere"
+        else:
+            user.is_admin = True
+            done = "is an administrator now"
         session.commit()
-    print(f"{email} is an administrator now.")
+        print(f"{user.email} {done}.")
 
 
 if __name__ == "__main__":
