@@ -112,7 +112,6 @@ class BrowserMiddleware(CORSMiddleware):
 def install(app: FastAPI) -> None:
     """Wrap the app; what is added last comes first."""
     app.add_middleware(BodyLimitMiddleware)
-    app.add_middleware(PathAndHeadersMiddleware)
     app.add_middleware(
         BrowserMiddleware,
         allow_origins=CORS_ORIGINS,
@@ -121,3 +120,4 @@ def install(app: FastAPI) -> None:
         allow_headers=["*"],
         expose_headers=["Link", "Location", "Retry-After", "X-Total-Count"],
     )
+    app.add_middleware(PathAndHeadersMiddleware)

@@ -56,7 +56,35 @@ def test_answers_have_the_headers_that_keep_them_safe(ann: Person) -> None:
         assert ("no-store" in answer.headers.get("Cache-Control", "")) is (
             path.startswith("/api")
         )
-    assert ann.client.get("/docs").headers["X-Frame-Options"] == "DENY"
+    for path in ("/docs", "/docs/"):
+        assert ann.client.get(path).headers["X-Frame-Options"] == "DENY"
+
+
+def test_refusals_and_preflights_have_the_headers_too(
+    ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = ann.client
+    preflight = {
+        "Origin": "http://localhost:3000",
+        "Access-Control-Request-Method": "POST",
+    }
+    answers = [
+        client.post("/api/users", content=b"x" * 70_000),
+        client.post("/api/users", content=b"{}"),
+        client.post("/api/login", data={"username": "x", "password": "x"}),
+        client.options("/api/users", headers=preflight),
+        client.options("/api/users", headers=preflight | {"Origin": "http://evil"}),
+        client.put("/api/users"),
+        client.head("/api/users/me"),
+        ann("GET", "/users"),
+    ]
+    monkeypatch.setattr("core.security.digest", None)
+    answers.append(ann("GET", "/users/me"))
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [413, 415, 401, 200, 400, 405, 401, 403, 500]
+    for answer in answers:
+        assert answer.headers.get_list("X-Content-Type-Options") == ["nosniff"]
+        assert answer.headers.get_list("Cache-Control") == ["no-store"]
 
 
 @pytest.mark.parametrize(
