@@ -219,7 +219,7 @@ loop_connection = LoopConnection()
 
 
 def create_file() -> None:
-    """Create the file, readable for its owner alone, as it is made if it is there."""
+    """Create the file if there is none, and make it readable for its owner alone."""
     if not ON_LOOP:
         return
     try:
@@ -228,8 +228,11 @@ def create_file() -> None:
         FILE.touch(mode=0o600)
     except OSError as error:
         exit_with(f"DATABASE_URL: {DATABASE_URL!r} cannot be opened: {error}")
-    with contextlib.suppress(PermissionError):  # somebody else's, shared with us
-        FILE.chmod(0o600)
+    # Its companions, too: a copy that was put here may have brought them.
+    for ending in ("", "-wal", "-shm"):
+        # Somebody else's file, shared with us, stays as it is.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            FILE.with_name(FILE.name + ending).chmod(0o600)
 
 
 def close() -> None:

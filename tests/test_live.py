@@ -349,13 +349,35 @@ def test_after_a_clean_stop_the_file_is_alone_and_holds_everything(
     server = serve("--workers", "2")
     for name in range(20):
         assert server.client.post("/api/users", json=sign_up(name)).status_code == 201
-    assert (tmp_path / "app.db").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "app.db-wal").stat().st_mode & 0o777 == 0o600
     server.stop(lambda process: process.send_signal(signal.SIGINT))
     assert [file.name for file in tmp_path.glob("app.db*")] == ["app.db"]
     shutil.copy(tmp_path / "app.db", tmp_path / "copy.db")
     with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
         assert copy.execute("SELECT count(*) FROM user").fetchone() == (20,)
+
+
+@pytest.mark.sqlite
+def test_only_the_owner_can_read_the_file_and_its_companions(
+    serve: Serve, tmp_path: Path
+) -> None:
+    def modes() -> dict[str, int]:
+        files = tmp_path.glob("app.db*")
+        return {file.name: file.stat().st_mode & 0o777 for file in files}
+
+    private = {"app.db": 0o600, "app.db-wal": 0o600, "app.db-shm": 0o600}
+    umask = os.umask(0)  # nothing is taken away from what a program asks for
+    try:
+        server = serve()
+        assert server.client.post("/api/users", json=sign_up("a")).status_code == 201
+        assert modes() == private
+        server.stop(subprocess.Popen.kill)
+        for file in tmp_path.glob("app.db*"):  # as a copy of them would be
+            file.chmod(0o666)
+        server = serve()
+        assert server.client.post("/api/users", json=sign_up("b")).status_code == 201
+        assert modes() == private
+    finally:
+        os.umask(umask)
 
 
 @pytest.mark.sqlite
