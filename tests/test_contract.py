@@ -10,11 +10,11 @@ import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlmodel import Session, create_engine
+from sqlmodel import Session, col, create_engine, update
 
 from core.engine import engine
 from main import app
-from models import User
+from models import Token, User, now
 from tests.conftest import PASSWORD, ROOT, Person, Server
 
 Serve = Callable[..., Server]
@@ -186,15 +186,17 @@ def test_no_token_and_a_dead_one_are_told_apart(ann: Person) -> None:
     assert none.json() != dead.json()
 
 
+@pytest.mark.parametrize("password", [PASSWORD, "wrong"])
 def test_expired_tokens_of_people_who_never_come_back_are_removed(
-    ann: Person, bob: Person
+    ann: Person, bob: Person, password: str
 ) -> None:
+    statement = update(Token).where(col(Token.user_id) == ann.id)
     with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE token SET expires_at = '2020-01-01'")
-    bob.log_in()
+        connection.execute(statement.values(expires_at=now()))
+    bob.client.post("/api/login", data={"username": bob.email, "password": password})
     with engine.connect() as connection:
         owners = connection.exec_driver_sql("SELECT user_id FROM token").scalars().all()
-    assert owners == [bob.id]
+    assert set(owners) == {bob.id}
 
 
 def store_hash(user_id: int, hashed_password: str) -> None:
