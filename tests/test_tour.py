@@ -1,14 +1,16 @@
 """The tour: seven steps in the terminal, without secrets, and the walk along them."""
 
+import json
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
 from tests.conftest import PASSWORD, ROOT, Person, Server
-from tests.pages import blocks, check_commands
+from tests.pages import blocks, check_commands, copy_of_project
 
 pytest.importorskip("rich", reason="needs: pip install -r tools/requirements.txt")
 pytest.importorskip(
@@ -95,6 +97,96 @@ def test_no_secret_is_shown(serve: Serve) -> None:
         assert secret not in text
     assert not re.search(r"\$2b\$|[0-9a-f]{64}", text)
     assert "••••" in text
+
+
+# A student's router whose own messages repeat what was sent.
+CARDS = """
+from pydantic import BaseModel, field_validator
+from sqlalchemy import text
+
+from database import SessionDep
+from main import app as api
+from tools.tour import app
+
+
+class Card(BaseModel):
+    pwd: str
+
+    @field_validator("pwd")
+    @classmethod
+    def is_long(cls, pwd: str) -> str:
+        raise ValueError(f"{pwd} is too short")
+
+
+@api.post("/api/cards")
+def create_card(card: Card) -> None: ...
+
+
+@api.post("/api/paths")
+def find_path(card: dict[str, str], session: SessionDep) -> None:
+    statement = text("SELECT json_extract('{}', :pwd)")
+    session.connection().execute(statement, {"pwd": card["pwd"]})
+"""
+SECRET = "hunter2-do-not-show"
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=b"
+PART = "--b\r\nContent-Disposition: form-data; name={}\r\n\r\nSECRET\r\n--b--\r\n"
+
+
+@pytest.fixture
+def tour_of_cards(tmp_path: Path, serve: Serve) -> Server:
+    project = copy_of_project(tmp_path / "project")
+    (project / "cards.py").write_text(CARDS)
+    return serve(app="cards:app", project=project)
+
+
+def test_no_secret_is_shown_wherever_it_is(tour_of_cards: Server) -> None:
+    requests = [
+        ("users", JSON, '{"password": ["SECRET"]}'),
+        ("users", JSON, '{"password": {"x": "SECRET"}}'),
+        ("users", JSON, '{"a": [{"Api_Key": [["SECRET"]]}]}'),
+        ("users", JSON, '{"password": "SECRET",}'),
+        ("users", JSON, "{'password': 'SECRET=='}"),
+        ("users", JSON, "{password=SECRET, a=b}"),
+        ("users", JSON, '{"token": "SECRET", "a": ' + "[" * 600 + "]" * 600 + "}"),
+        ("users", JSON, '{"token": "SECRET", "a": ' + "[" * 9999),
+        ("login", FORM, "username=a&password=SECRET"),
+        ("login", FORM, "PassWord=SECRET&pwd=SECRET"),
+        ("login", MULTIPART, PART.format('"password"')),
+        ("login", MULTIPART, PART.format("password")),
+        ("users?password=SECRET&token=SECRET", JSON, "{}"),
+        ("cards", JSON, '{"pwd": "SECRET"}'),
+        ("paths", JSON, '{"pwd": "SECRET"}'),
+    ]
+    for path, kind, body in requests:
+        with httpx.Client(base_url=tour_of_cards.url) as client:
+            client.post(
+                "/api/" + path.replace("SECRET", SECRET),
+                content=body.replace("SECRET", SECRET),
+                headers={"Content-Type": kind, "Authorization": f"Bearer {SECRET}"},
+            )
+    shown = trees(tour_of_cards, len(requests))
+    # Below the last one is the traceback of a mistake, which is not the tour's.
+    shown[-1] = shown[-1].partition("7 the answer")[0]
+    assert "wrong: ('body', 'pwd') Value error, •••• is too short" in shown[-2]
+    assert "refused: " in shown[-1]
+    assert SECRET not in "".join(shown)
+
+
+def test_no_control_character_of_somebody_else_is_printed(serve: Serve) -> None:
+    server = serve(app="tools.tour:app")
+    name = "\x1b[31m\x9b31m\u202e\ud800"
+    body = json.dumps({"name": name, "email": "a@example.com", "password": "x"})
+    headers = {"Content-Type": "application/json"}
+    server.client.post("/api/users", content=body, headers=headers)
+    server.client.post("/api/users%1B%5B31m", content=body, headers=headers)
+    form = {"username": name.removesuffix("\ud800"), "password": "x"}
+    server.client.post("/api/login", data=form)
+    printed = "".join(trees(server, 3))
+    assert r"\x1b[31m\x9b31m\u202e" in printed.replace(r"\u001b", r"\x1b")
+    assert "POST /api/users\\x1b[31m → 404" in printed
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", printed)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 import main
 from core.engine import SQLITE, engine
+from core.journal import printable
 
 ROOT = Path(__file__).parent.parent
 SECRET_NAME = re.compile(r"pass|pwd|secret|key|hash|token(?!_type)", re.IGNORECASE)
-SECRET_VALUE = re.compile(r"\$2[abxy]\$|[0-9a-f]{64}$")  # a bcrypt hash, a SHA-256
+SECRET_VALUE = re.compile(r"\$2[abxy]\$[^\s'\"]*|\b[0-9a-f]{64}\b")  # bcrypt, SHA-256
+DOTS = "••••"
 
 
 class Journey:
@@ -47,28 +49,66 @@ class Journey:
         self.took[step] = self.took.get(step, 0) + 1000 * seconds
         return f"{1000 * seconds:.2f} ms"
 
+    def hide(self, message: str) -> str:
+        """Put dots where a message repeats a secret that was sent."""
+        _, secrets = read(self.sent)
+        for secret in secrets:
+            message = message.replace(secret, DOTS)
+        return message
+
 
 current: ContextVar[Journey] = ContextVar("journey")
 
 
+def parse(body: bytes) -> Any:
+    """Read JSON or a form; of what is neither tell only the size."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        form = dict(parse_qsl(body.decode(errors="replace")))
+    if form and all(re.fullmatch(r"\w+", name) for name in form):
+        return form
+    # JSON with a comma too many, multipart: nobody knows where the secret is.
+    return f"{len(body)} bytes that are neither JSON nor an urlencoded form"
+
+
+def secrets_in(value: Any, name: str = "") -> Iterator[str]:
+    """Find what is called a secret, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from secrets_in(inner, f"{name} {key}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from secrets_in(inner, name)
+    elif SECRET_NAME.search(name) and value:
+        yield str(value)
+
+
 def veil(value: Any, name: str = "") -> Any:
-    """Put dots where a secret is."""
+    """Put dots where a secret is, whatever it is made of."""
+    if SECRET_NAME.search(name):
+        return DOTS
     if isinstance(value, dict):
         return {key: veil(inner, str(key)) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [veil(inner, name) for inner in value]
-    if isinstance(value, str):
-        if SECRET_NAME.search(name) or SECRET_VALUE.match(value):
-            return "••••"
+    if isinstance(value, list | tuple):
+        return [veil(inner) for inner in value]
     return value
 
 
-def readable(body: bytes) -> str:
+def read(body: bytes) -> tuple[str, list[str]]:
+    """Give what of a body may be shown, and the secrets that are in it."""
+    if not body:
+        return "", []
     try:
-        value = json.loads(body or b'""')
-    except ValueError:  # a form, or what is neither
-        value = {} if b'"' in body else dict(parse_qsl(body.decode(errors="replace")))
-    return json.dumps(veil(value), ensure_ascii=False) if value else ""
+        value = parse(body)
+        return json.dumps(veil(value), ensure_ascii=False), list(secrets_in(value))
+    except RecursionError:
+        return "nested too deeply to be shown", []
+
+
+def line(text: str) -> Text:
+    """Make a line that shows no hash, and that cannot command the terminal."""
+    return Text(printable(SECRET_VALUE.sub(DOTS, text)))
 
 
 class Steps(SpanProcessor):
@@ -87,7 +127,8 @@ class Steps(SpanProcessor):
                     made = veil(value.model_dump(exclude_unset=True))
                     journey.checks.append(f"{name} = {type(value).__name__} {made}")
             for error in data.errors or ():
-                journey.checks.append(f"wrong: {error['loc']} {error['msg']}")
+                wrong = f"wrong: {error['loc']} {error['msg']}"
+                journey.checks.append(journey.hide(wrong))
 
 
 def timed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,8 +166,8 @@ def refused_statement(error: ExceptionContext) -> None:
         context = error.execution_context
         parameters = getattr(context, "compiled_parameters", None)
         reason = str(error.original_exception).partition("\n")[0]
-        line = statement_line(error.statement, parameters)
-        journey.statements.append(f"{line} refused: {reason}")
+        refused = statement_line(error.statement, parameters)
+        journey.statements.append(f"{refused} refused: {journey.hide(reason)}")
 
 
 def note(word: str) -> Callable[[Connection], None]:
@@ -140,20 +181,23 @@ def note(word: str) -> Callable[[Connection], None]:
 def place(function: Any, pattern: str) -> str:
     """Give file, number and text of a function's line that begins with a pattern."""
     lines, first = inspect.getsourcelines(function)
-    for number, line in enumerate(lines, first):
-        if re.match(pattern, line):
+    for number, text in enumerate(lines, first):
+        if re.match(pattern, text):
             file = Path(inspect.getfile(function)).relative_to(ROOT)
-            return f"{file}:{number} {line.strip()}"
+            return f"{file}:{number} {text.strip()}"
     raise LookupError(pattern)
 
 
 def draw(scope: Scope, journey: Journey) -> Tree:
-    title = f"{scope['method']} {scope['path']} → {journey.status}"
-    tree = Tree(Text(title, style="bold"))
-    tree.add(Text(f"1 the request {readable(journey.sent)}"))
+    title = line(f"{scope['method']} {scope['path']} → {journey.status}")
+    title.stylize("bold")
+    sent, _ = read(journey.sent)
+    answered, _ = read(journey.answered)
+    tree = Tree(title)
+    tree.add(line(f"1 the request {sent}"))
     if endpoint := scope.get("endpoint"):
-        tree.add(Text(f"2 the route {place(endpoint, '@')}"))
-        tree.add(Text(f"3 the path operation {place(endpoint, '(async )?def ')}"))
+        tree.add(line(f"2 the route {place(endpoint, '@')}"))
+        tree.add(line(f"3 the path operation {place(endpoint, '(async )?def ')}"))
         body = scope["route"].body_field
         if body:
             name = body.field_info.annotation.__name__
@@ -162,23 +206,20 @@ def draw(scope: Scope, journey: Journey) -> Tree:
             journey.checks.insert(0, f"the body is checked as {name}")
         steps = (
             ("4 what it does first", journey.checks),
-            (
-                "5 the database",
-                journey.statements,
-            ),
+            ("5 the database", journey.statements),
         )
         for step, found in steps:
             branch = tree.add(step)
-            for line in found:
-                branch.add(Text(line))
+            for text in found:
+                branch.add(line(text))
         if journey.status < 300:
             model = scope["route"].response_model
-            tree.add(Text(f"6 the response model {getattr(model, '__name__', model)}"))
+            tree.add(line(f"6 the response model {getattr(model, '__name__', model)}"))
     reached = 2 if not endpoint else 5 if "endpoint" in journey.took else 4
     stopped = f"stopped at step {reached} " if journey.status >= 400 else ""
     times = ", ".join(f"{step} {took:.2f} ms" for step, took in journey.took.items())
-    answer = f"{journey.status} {readable(journey.answered)} {stopped}({times})"
-    tree.add(Text(f"7 the answer {answer}"))
+    answer = f"{journey.status} {journey.hide(answered)} {stopped}({times})"
+    tree.add(line(f"7 the answer {answer}"))
     return tree
 
 
@@ -201,10 +242,12 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         journey.answered += message.get("body", b"")
         await send(message)
 
-    await main.app(scope, listen, speak)
-    if scope["type"] == "http" and scope["path"].startswith("/api"):
-        console = Console(width=None if sys.stdout.isatty() else 1000)
-        console.print(draw(scope, journey))
+    try:
+        await main.app(scope, listen, speak)
+    finally:  # after a 500, too, whose traceback uvicorn prints next
+        if scope["type"] == "http" and scope["path"].startswith("/api"):
+            console = Console(width=None if sys.stdout.isatty() else 1000)
+            console.print(draw(scope, journey))
 
 
 trace.set_tracer_provider(provider := TracerProvider())
