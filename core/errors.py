@@ -94,6 +94,11 @@ class BodyTooLarge(Refusal):
     text = "A body has at most 64 KiB."
 
 
+class HeadersTooLarge(Refusal):
+    status = 431
+    text = "The headers of a request have at most 16 KiB."
+
+
 class NotJSON(Refusal):
     status = 415
     text = (

@@ -1,0 +1,129 @@
+"""Input that costs much is refused before anything looks into it, or taken cheaply.
+
+What is tested is the answer: each of these would be another one, or an error, if the
+costly way were taken.
+"""
+
+import unicodedata
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.conftest import PASSWORD, Person
+
+SAFE = 60_000  # characters, of the 64 KiB that a body may have
+# Marks of two classes in turn: to sort them takes a time that grows with the square.
+MARKS = "\u0315\u0300"
+CHARSETS = [
+    "utf-8",
+    "UTF-8",
+    '"utf-8"',
+    "punycode",
+    "idna",
+    "utf-7",
+    "utf-16",
+    "cp037",
+    "unicode_escape",
+    "nonsense",
+    "x" * 9000,
+]
+
+
+def multipart(form: dict[str, str]) -> bytes:
+    parts = b""
+    for name, value in form.items():
+        parts += b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n' % (
+            name.encode()
+        )
+        parts += value.encode() + b"\r\n"
+    return parts + b"--b--\r\n"
+
+
+@pytest.mark.parametrize("parameter", ["charset", "Charset", "CHARSET"])
+@pytest.mark.parametrize("charset", CHARSETS)
+def test_a_form_is_utf_8_whatever_codec_it_names(
+    ann: Person, charset: str, parameter: str
+) -> None:
+    password = "pässwörd-+AGE-\\u0041"
+    change = {"password": password, "current_password": PASSWORD}
+    assert ann("PATCH", "/users/me", json=change).status_code == 200
+    content = multipart({"username": ann.email, "password": password})
+    for kind in (
+        f"multipart/form-data; boundary=b; {parameter}={charset}",
+        f"Multipart/Form-Data;{parameter}={charset};boundary=b",
+    ):
+        headers = {"Content-Type": kind}
+        answer = ann.client.post("/api/login", content=content, headers=headers)
+        assert answer.status_code == 200, answer.text
+
+
+def test_form_data_of_a_browser_logs_in(ann: Person) -> None:
+    form = {"username": (None, ann.email), "password": (None, PASSWORD)}
+    answer = ann.client.post("/api/login", files=form)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("Content-Type", "multipart/form-data; boundary=b" + ";" * SAFE),
+        ("Content-Type", "application/json" + ";a=b" * 5000),
+        ("Authorization", "Bearer " + "x" * SAFE),
+        ("Cookie", "a=b; " * 5000),
+    ],
+)
+def test_headers_over_16_kib_are_431_in_the_one_shape(
+    client: TestClient, header: tuple[str, str]
+) -> None:
+    answers = [
+        client.get("/api/users/me", headers=[header]),
+        client.post("/api/login", content=b"", headers=[header]),
+    ]
+    for answer in answers:
+        assert answer.status_code == 431
+        assert answer.json() == {
+            "detail": "The headers of a request have at most 16 KiB."
+        }
+
+
+def test_many_short_headers_are_as_large_as_a_long_one(ann: Person) -> None:
+    headers = [(f"x-{number}", "a" * 10) for number in range(2000)]
+    assert ann.client.get("/health", headers=headers).status_code == 431
+    assert ann.client.get("/health", headers=headers[:500]).status_code == 200
+
+
+def test_a_long_header_that_is_short_enough_is_read(ann: Person) -> None:
+    headers = {"Cookie": "a" * 15_000}
+    assert ann("GET", "/users/me", headers=headers).json() == ann.account
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/users", {"json": {"name": "a" + MARKS * 15_000}}),
+        ("/users", {"json": {"email": "a" + MARKS * 14_900 + "@b.de"}}),
+        ("/login", {"data": {"username": "a" + MARKS * 4900 + "@b.de"}}),
+        ("/users?q=" + MARKS * 5000, {}),
+    ],
+)
+def test_a_text_is_normalized_only_once_its_length_is_known(
+    root: Person, monkeypatch: pytest.MonkeyPatch, path: str, options: dict[str, Any]
+) -> None:
+    lengths = []
+
+    def normalize(form: Any, text: str) -> str:
+        lengths.append(len(text))
+        return real(form, text)
+
+    real = unicodedata.normalize
+    monkeypatch.setattr(unicodedata, "normalize", normalize)
+    method = "POST" if options else "GET"
+    if "json" in options:
+        good = {"name": "a", "email": "a@example.com", "password": "x"}
+        options = {"json": good | options["json"]}
+    if "data" in options:
+        options = {"data": {"password": "x"} | options["data"]}
+    answer = root(method, path, **options)
+    assert answer.status_code in {401, 422}
+    assert max(lengths, default=0) <= 320
