@@ -23,7 +23,7 @@ from core.fields import (
 MAX_NAME = 100  # characters
 MAX_ID = 2**31 - 1  # what the column of an id holds on PostgreSQL
 MAX_PASSWORD = 72  # bytes in UTF-8: bcrypt's limit
-# /docs shows an address. Not EmailStr: UserCreate checks and lower-cases what comes in.
+# For /docs only. EmailStr would keep an address's capital letters; UserCreate does not.
 EMAIL_FORMAT = {"json_schema_extra": {"format": "email"}}
 
 
@@ -37,7 +37,7 @@ class UserBase(SQLModel):
     A field added here is in the table, in sign-up, PATCH, every answer and /docs.
     """
 
-    # A field with an alias keeps its own name in the code.
+    # A field with an alias can be set by its own name, too.
     model_config = {"populate_by_name": True}
 
     name: str = Field(max_length=MAX_NAME)
@@ -47,6 +47,7 @@ class UserBase(SQLModel):
 class User(UserBase, table=True):
     """The table. A field that only the code may see goes here."""
 
+    # What SQLAlchemy is told about the whole table: indexes, then options.
     __table_args__ = (
         # index=True is for one column; these have two, for lists by name and by date.
         Index("ix_user_name_id", "name", "id"),
@@ -61,8 +62,8 @@ class User(UserBase, table=True):
     hashed_password: str
 
 
-# Rules are for what comes in. What the table holds is shown as it is
-# (core/audiences.py).
+# An answer shows the row as it is, even if it breaks a rule that came later. So this
+# makes a plain pydantic model, with these fields and no rules (core/audiences.py).
 @without_rules
 class UserPublic(UserBase):
     """What every answer shows."""
@@ -81,9 +82,10 @@ class UserCreate(UserBase):
     # A field that people write but nobody sees goes here and, as a column, into User.
     password: str
 
-    # pydantic calls each of these with the value of a field. It returns the value to
-    # keep, or raises. mode="before" is before the type is checked, mode="wrap" checks
-    # the type itself, and "*" is every field.
+    # A validator gets the value of a field and returns the value to keep, or raises.
+    # PydanticCustomError is like ValueError, with a type for the 422 ("blank" becomes a
+    # 400). "before" runs ahead of pydantic's own check of the type, "wrap" runs around
+    # it, and no mode means after it. "*" stands for every field.
 
     @field_validator("name", "email", "password", mode="before")
     @classmethod
@@ -91,16 +93,6 @@ class UserCreate(UserBase):
         if isinstance(value, str) and is_blank(value):
             raise PydanticCustomError("blank", "All fields are required.")
         return value
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def fits_its_column(
-        cls,
-        value: object,
-        check_type: ValidatorFunctionWrapHandler,
-        info: ValidationInfo,
-    ) -> object:
-        return fit_column(value, check_type, User, info.field_name)
 
     @field_validator("name")
     @classmethod
@@ -135,18 +127,31 @@ class UserCreate(UserBase):
             )
         return password
 
+    # Keep this one last, so that it runs around all others. It refuses what the column
+    # cannot hold, a number too large or NUL, with a 422; the database would make it a
+    # 500. check_type(value) is pydantic's own check; info.field_name is the field.
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def fits_its_column(
+        cls,
+        value: object,
+        check_type: ValidatorFunctionWrapHandler,
+        info: ValidationInfo,
+    ) -> object:
+        return fit_column(value, check_type, User, info.field_name)
 
-# What `= None` does in SQLModel's HeroUpdate, for each field, those of UserCreate too:
-# it may be left out. Null is still refused (core/audiences.py).
+
+# Every field may be left out, as if each had `= None` in SQLModel's HeroUpdate. But
+# null is refused where a field does not allow it (core/audiences.py).
 @all_optional
 class UserUpdate(UserCreate):
     """What people send to change an account."""
 
-    current_password: str
+    current_password: str  # may be left out, as all fields here
     is_admin: StrictBool  # true or false, but not 1 or "yes"
 
 
-# Ends the start if one of them has a field that User has not.
+# Stops the start if one of them has a field that User lacks.
 check_fields(User, [UserCreate, UserUpdate], UserPublic)
 
 
@@ -170,6 +175,7 @@ class WrongPassword(SQLModel, table=True):
     """A wrong password, kept for a minute to slow down guessing."""
 
     id: int | None = Field(default=None, primary_key=True)
-    account: str = Field(index=True)  # digest: an email from an address, or a user's id
-    address: str = Field(index=True)  # digest: where it came from
+    # Digests, so that nobody can read here who tried to log in, and from where.
+    account: str = Field(index=True)  # of an email and a client's address, or of an id
+    address: str = Field(index=True)  # of a client's address
     expires_at: datetime = Field(index=True)

@@ -38,7 +38,10 @@ Model = TypeVar("Model", bound=SQLModel)
 
 
 def left_out() -> None:
-    """Stand for a field that was not sent; it is not in `model_fields_set`."""
+    """Stand for a field that was not sent; it is not in `model_fields_set`.
+
+    A validator that looks at another field finds None there.
+    """
 
 
 def all_optional(model: type[Model]) -> type[Model]:
@@ -46,7 +49,7 @@ def all_optional(model: type[Model]) -> type[Model]:
     for name, validator in model.__pydantic_decorators__.model_validators.items():
         if validator.info.mode != "before":
             exit_with(
-                f"models.py: {name}: a model_validator needs every field, and PATCH"
+                f"models.py: the model_validator {name} needs every field, and PATCH"
                 " sends a few of them. Check it in create_user and update_user"
                 " (routers/user_router.py), where the account has them all."
             )
@@ -75,19 +78,26 @@ def without_rules(model: type[Model]) -> type[Model]:
     for name, field in model.model_fields.items():
         plain = Field(
             alias=field.alias,
+            serialization_alias=field.serialization_alias,
             exclude=field.exclude,
             title=field.title,
             description=field.description,
             json_schema_extra=field.json_schema_extra,
         )
         fields[name] = (type_as_stored(field), plain)
+    config = ConfigDict(from_attributes=True, populate_by_name=True)
+    for key, value in model.model_config.items():
+        if key.startswith("ser_"):  # how bytes and durations are written
+            config.update({key: value})  # type: ignore[misc] # a key of the other one
     plain_model = create_model(
         model.__name__,
-        __config__=ConfigDict(from_attributes=True, populate_by_name=True),
+        __config__=config,
         __doc__=model.__doc__,
         __validators__=find_functions(model),
         **fields,
     )
+    for name in model.__class_vars__ - SQLModel.__class_vars__:
+        setattr(plain_model, name, getattr(model, name))
     return cast(type[Model], cast(type[BaseModel], plain_model))
 
 
@@ -111,7 +121,8 @@ class AsStored:
     def __get_pydantic_json_schema__(
         schema: Any, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return handler(schema["serialization"]["schema"]["choices"][0])  # its type's
+        # The first of the two choices above: what /docs shows is the type.
+        return handler(schema["serialization"]["schema"]["choices"][0])
 
 
 def type_as_stored(field: FieldInfo) -> Any:
@@ -120,7 +131,7 @@ def type_as_stored(field: FieldInfo) -> Any:
     parts = [annotation]
     if get_origin(annotation) in {Union, UnionType}:
         parts = list(get_args(annotation))
-    # A limit is no matter here; what also says how a value is written is kept.
+    # Drop limits such as max_length; keep what decides how a value is written.
     kept = []
     for part in field.metadata:
         if hasattr(part, "__get_pydantic_core_schema__"):
@@ -141,10 +152,15 @@ def find_functions(model: type[Model]) -> dict[str, Any]:
         found |= {
             name: member
             for name, member in members
-            if isinstance(member, FunctionType | property)
+            if isinstance(member, FunctionType | property | classmethod | staticmethod)
         }
     for name, field in model.model_computed_fields.items():
-        computed = computed_field(return_type=field.return_type)
+        computed = computed_field(
+            return_type=field.return_type,
+            alias=field.alias,
+            title=field.title,
+            description=field.description,
+        )
         found[name] = computed(field.wrapped_property)
     for name, serializer in model.__pydantic_decorators__.field_serializers.items():
         info = serializer.info
@@ -191,9 +207,17 @@ class MembersAsText(TypeDecorator[enum.Enum | str]):
 @event.listens_for(Enum, "before_parent_attach")
 def store_members_as_text(enum_type: Enum, column: Any) -> None:
     """Give each column that SQLModel makes for an Enum the type above."""
-    if type(enum_type) is Enum and enum_type.enum_class is not None:
+    if type(enum_type) is not Enum or enum_type.values_callable is not None:
+        return  # somebody has said how it is stored
+    enum_class = enum_type.enum_class
+    if enum_class is not None and issubclass(enum_class, enum.Flag):
+        exit_with(
+            f"models.py: {enum_class.__name__} is a Flag, whose sums no column holds."
+            " Make it an Enum, and the field a list of it with sa_type=JSON."
+        )
+    if enum_class is not None:
         enum_type.native_enum = False  # PostgreSQL makes no type of its own
-        column.type = MembersAsText(enum_type.enum_class)
+        column.type = MembersAsText(enum_class)
 
 
 # ---- A field that no table has. ----
@@ -215,6 +239,12 @@ def check_fields(
                     " alone, if everybody may see it."
                 )
     for name in shown.model_fields:
+        if name in table.__sqlmodel_relationships__:
+            exit_with(
+                f"models.py: {shown.__name__}.{name} is a Relationship, and lists read"
+                f" columns. Put it into a model that inherits from {shown.__name__},"
+                " for a path operation of your own."
+            )
         if name not in table.model_fields:
             exit_with(
                 f"models.py: {shown.__name__}.{name} has nothing to show:"

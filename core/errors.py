@@ -191,7 +191,7 @@ def documented(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
 
 MAX_MISTAKES = 20  # that one answer lists
 MAX_NAME = 100  # characters of a field's name
-# What people send who know lists from elsewhere.
+# Parameters that people know from lists with page numbers.
 NUMBERED_PAGES = {"page", "offset", "skip", "start", "cursor", "per_page", "page_size"}
 
 
@@ -273,6 +273,9 @@ async def explain_database(_request: Request, error: Exception) -> JSONResponse:
         refusal = conflict(error)
         if isinstance(refusal, HTTPException):
             return answer(refusal.status_code, refusal.detail)
+    if getattr(getattr(error, "orig", None), "sqlstate", None) in UNFIT_VALUE:
+        mistake = {"type": "not_storable", "loc": ["body"], "msg": UNFIT_MESSAGE}
+        return answer(422, [mistake])
     raise error
 
 
@@ -284,15 +287,20 @@ SQLITE_PASSING = {5, 6, 7, 8, 10, 13, 14, 15, 26}
 POSTGRESQL_PASSING = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25006")
 
 
+# Likewise: too long, out of range, a time or a character that is none, too large for an
+# index. An account's fields are checked before (core/fields.py), other tables' may not.
+UNFIT_VALUE = {"22001", "22003", "22008", "22021", "22P05", "54000"}
+UNFIT_MESSAGE = "A value does not fit its column"
+
+
 def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
     """Tell whether the same request may succeed in a moment."""
     if not isinstance(error, exc.DBAPIError):
         return isinstance(error, exc.TimeoutError)  # no connection was free
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", 0)
-        return (
-            code & 0xFF in SQLITE_PASSING
-        )  # the rest of the bits say more of the same
+        main_code = code & 0xFF  # the higher bits say more of the same
+        return main_code in SQLITE_PASSING
     state = getattr(error.orig, "sqlstate", None)
     if state is None:  # no answer at all
         return error.connection_invalidated or isinstance(error, exc.OperationalError)
@@ -302,23 +310,18 @@ def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
 def conflict(error: exc.IntegrityError) -> Exception:
     """Give the 409 for rows that collide, or the error itself if it is a mistake."""
     if isinstance(error.orig, sqlite3.Error):
-        reason = explain_sqlite(str(error.orig))
-    else:
-        reason = explain_postgresql(error)
-    if reason is None:
-        return error
-    if reason == "This email is taken.":
-        return EmailTaken()
-    return HTTPException(409, reason)
+        return explain_sqlite(str(error.orig)) or error
+    return explain_postgresql(error) or error
 
 
-def explain_sqlite(message: str) -> str | None:
+def explain_sqlite(message: str) -> HTTPException | None:
     """Say what collided, from "UNIQUE constraint failed: user.email" and its like."""
     kind, _, names = message.partition(" constraint failed: ")
     if kind == "UNIQUE":
-        return taken(re.sub(r"\w+\.", "", names))
+        table = names.partition(".")[0]
+        return taken(table, names.replace(f"{table}.", ""))
     if kind == "FOREIGN KEY":
-        return names  # what core/foreign_keys.py has found
+        return HTTPException(409, names)  # what core/foreign_keys.py has found
     if kind == "CHECK":
         return broken(names)
     return None
@@ -328,7 +331,7 @@ def explain_sqlite(message: str) -> str | None:
 RESTRICT, FOREIGN_KEY, UNIQUE, CHECK = "23001", "23503", "23505", "23514"
 
 
-def explain_postgresql(error: exc.IntegrityError) -> str | None:
+def explain_postgresql(error: exc.IntegrityError) -> HTTPException | None:
     """Say what collided, from names alone: the server's sentences may be in French."""
     orig: Any = error.orig
     detail = re.search(r"\((.+?)\)=\(", orig.diag.message_detail or "")
@@ -336,26 +339,29 @@ def explain_postgresql(error: exc.IntegrityError) -> str | None:
     if detail:
         fields = detail[1].replace('"', "")
     if orig.sqlstate == UNIQUE:
-        return taken(fields)
+        return taken(orig.diag.table_name, fields)
     if orig.sqlstate == CHECK:
         return broken(orig.diag.constraint_name)
     if orig.sqlstate not in {RESTRICT, FOREIGN_KEY}:
         return None
     if str(error.statement).startswith("DELETE"):
-        return foreign_keys.needed(orig.diag.table_name)
+        return HTTPException(409, foreign_keys.needed(orig.diag.table_name))
     for table in SQLModel.metadata.tables.values():
         for key in table.foreign_keys:
             if (table.name, key.parent.name) == (orig.diag.table_name, fields):
-                return foreign_keys.missing(fields, key.column.table.name)
-    return foreign_keys.UNKNOWN
+                reason = foreign_keys.missing(fields, key.column.table.name)
+                return HTTPException(409, reason)
+    return HTTPException(409, foreign_keys.UNKNOWN)
 
 
-def taken(fields: str) -> str:
-    return f"This {fields} is taken."
+def taken(table: str, fields: str) -> HTTPException:
+    if (table, fields) == ("user", "email"):
+        return EmailTaken()
+    return HTTPException(409, f"This {fields} is taken.")
 
 
-def broken(rule: str) -> str:
-    return f"The database's rule {rule} refuses this."
+def broken(rule: str) -> HTTPException:
+    return HTTPException(409, f"The database's rule {rule} refuses this.")
 
 
 def explain_bug(request: Request, _error: Exception) -> JSONResponse:

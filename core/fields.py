@@ -9,20 +9,41 @@ import math
 import unicodedata
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import PurePath
 from types import NoneType
 from typing import Any
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import BaseModel, ValidatorFunctionWrapHandler
+from pydantic import AnyUrl, BaseModel, ValidatorFunctionWrapHandler
 from pydantic_core import PydanticCustomError
-from sqlalchemy import BigInteger, Integer, SmallInteger, String, inspect
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Integer,
+    Numeric,
+    SmallInteger,
+    String,
+    inspect,
+)
 from sqlmodel import AutoString, SQLModel
 
 from core.settings import DATABASE_URL
 
 MAX_EMAIL = 254  # characters, RFC 5321, section 4.5.3.1.3
-MAX_EXPONENT = 300  # of a number in powers of ten; what floats hold ends at 308
-MAX_DEPTH = 100  # of lists in lists; an answer can show 255
+MAX_EXPONENT = 300  # the largest power of ten; a float ends at 308
+MAX_DEPTH = 100  # lists in lists; an answer of more than 255 fails
+# What SQLModel keeps as text. Others would lose something: a SecretStr is all stars.
+TEXTS = (
+    str
+    | Decimal
+    | IPv4Address
+    | IPv6Address
+    | IPv4Network
+    | IPv6Network
+    | PurePath
+    | AnyUrl
+)
 SQLITE = DATABASE_URL.drivername == "sqlite"
 
 
@@ -120,11 +141,11 @@ def fit_column(
     check_storable(value)
     try:
         checked = check_type(value)
-        check_storable(checked)  # again: "nan" is a number by now
-        column = inspect(model).columns.get(name or "")
-        if column is None or isinstance(checked, NoneType | bool | enum.Enum):
+        check_storable(checked)  # again: the text "nan" is a float now
+        attribute = inspect(model).column_attrs.get(name or "")
+        if attribute is None or isinstance(checked, NoneType | bool | enum.Enum):
             return checked
-        return fit_type(checked, column.type)
+        return fit_type(checked, attribute.columns[0].type)
     except OverflowError:  # a time or a duration that Python cannot hold
         raise PydanticCustomError("out_of_range", "Out of range") from None
 
@@ -132,25 +153,27 @@ def fit_column(
 def fit_type(value: Any, kind: Any) -> Any:
     """Give a value as a column of a kind keeps it; a time without a zone is in UTC."""
     if isinstance(value, datetime):
-        return fit_datetime(value, with_zone=getattr(kind, "timezone", True))
+        return fit_datetime(value, kind)
     if isinstance(value, time) and value.tzinfo is not None:
         raise PydanticCustomError("zone", "A time of day has no zone, as in 12:30")
     if isinstance(value, timedelta):
-        datetime(1970, 1, 1, tzinfo=UTC) + value  # as SQLite keeps it
+        # SQLite keeps 1970 and the duration: too long a one is an OverflowError here.
+        datetime(1970, 1, 1, tzinfo=UTC) + value
     if isinstance(value, int):
         check_range(value, largest_integer(kind))
-    if isinstance(value, Decimal):
+    if isinstance(value, Decimal) and isinstance(kind, Numeric):
         return fit_decimal(value, kind)
-    if isinstance(kind, String | AutoString):
-        return fit_text(str(value), kind.length)  # an IPv4Address is kept as text, too
+    if isinstance(value, TEXTS) and isinstance(kind, String | AutoString):
+        return fit_text(str(value), kind.length)
     return value
 
 
-def fit_datetime(value: datetime, *, with_zone: bool) -> datetime:
+def fit_datetime(value: datetime, kind: Any) -> datetime:
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
     value = value.astimezone(UTC)
-    if not with_zone:
+    # SQLAlchemy's own DateTime forgets the zone on SQLite; SQLModel's does not.
+    if isinstance(kind, DateTime) and (SQLITE or not kind.timezone):
         value = value.replace(tzinfo=None)
     return value
 
@@ -201,8 +224,10 @@ def fit_decimal(value: Decimal, kind: Any) -> Decimal:
         if places is None and kind.precision is not None:
             places = 0
         kept = Decimal(f"{value:zf}" if places is None else f"{value:z.{places}f}")
-    is_too_long = kind.precision and kept.adjusted() >= kind.precision - places
-    if kept != value or is_too_long:
+    whole_digits = MAX_EXPONENT + 1
+    if kind.precision is not None:
+        whole_digits = kind.precision - (kind.scale or 0)
+    if kept != value or kept.adjusted() >= whole_digits:
         raise PydanticCustomError(
             "out_of_range",
             "A number with fewer digits, and at most {places} decimal places",

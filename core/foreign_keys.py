@@ -1,14 +1,15 @@
 """Which foreign key failed: SQLite says only that one did.
 
-It promises a sentence that names the field, or the table whose rows are in the way.
-Nothing else needs you to read this.
+It promises a sentence that names the field, or the table whose rows are in the way,
+where that can be told. Nothing else needs you to read this.
 """
 
 from typing import Any
 
-from sqlalchemy import Connection, ExceptionContext, Table, literal, select
+from sqlalchemy import Connection, ExceptionContext, Table, literal, select, true
 
-UNKNOWN = "A row is not there, or other rows need this one."
+NEEDED_BY_NOBODY = {"CASCADE", "SET NULL", "SET DEFAULT"}
+UNKNOWN = "A row is not there, or other rows refer to this one."
 
 
 def missing(field: str, table: str) -> str:
@@ -16,7 +17,7 @@ def missing(field: str, table: str) -> str:
 
 
 def needed(table: str) -> str:
-    return f"Rows in {table} need this one."
+    return f"Rows in {table} refer to this one."
 
 
 def explain(context: ExceptionContext) -> str:
@@ -30,6 +31,8 @@ def explain(context: ExceptionContext) -> str:
     for values in execution.compiled_parameters:
         if compiled.isdelete:
             where = compiled.statement.whereclause
+            if where is None:
+                where = true()
             reason = find_needed(context.connection, table, where, values)
         else:
             reason = find_missing(context.connection, table, values)
@@ -56,7 +59,7 @@ def find_needed(
     """Find a table whose rows point to what was to be deleted."""
     for other in table.metadata.tables.values():
         for key in other.foreign_keys:
-            if key.column.table is not table or key.ondelete is not None:
+            if key.column.table is not table or key.ondelete in NEEDED_BY_NOBODY:
                 continue
             deleted = select(key.column).where(where).correlate(None)
             statement = select(literal(1)).where(key.parent.in_(deleted))

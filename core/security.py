@@ -80,7 +80,7 @@ class Access(NamedTuple):
         return self.user.id == self.asker_id
 
 
-PUBLIC_COLUMNS = [col(getattr(User, name)) for name in UserPublic.model_fields]
+PUBLIC_COLUMNS = [getattr(User, name).label(name) for name in UserPublic.model_fields]
 # Two rows of one table in one query, since a second query would cost a read a fifth
 # more: who is asking, and the account with an id; without an id it is their own.
 Asker = aliased(User)
@@ -88,7 +88,7 @@ ACCOUNT_ID = func.coalesce(bindparam("user_id", None, Integer), Asker.id)
 SELECT_ACCESS = (
     select(*PUBLIC_COLUMNS)
     .add_columns(
-        col(Asker.id).label("asker_id"), col(Asker.is_admin).label("asker_is_admin")
+        col(Asker.id).label("_asker_id"), col(Asker.is_admin).label("_asker_is_admin")
     )
     .select_from(Token)
     .join(Asker, col(Asker.id) == Token.user_id)
@@ -114,12 +114,12 @@ async def find_access(token: str | None, user_id: int | None = None) -> Access:
     if not rows:
         raise errors.DeadToken
     found = rows[0]
-    if found["id"] != found["asker_id"] and not found["asker_is_admin"]:
+    if found["id"] != found["_asker_id"] and not found["_asker_is_admin"]:
         raise errors.AdministratorsOnly
     if found["id"] is None:
         raise errors.UserNotFound
     return Access(
-        hashed_token, found["asker_id"], found["asker_is_admin"], UserPublic(**found)
+        hashed_token, found["_asker_id"], found["_asker_is_admin"], UserPublic(**found)
     )
 
 

@@ -32,7 +32,9 @@ class Thing(SQLModel, table=True):
     code: str = Field(unique=True)
     number: int = 1
     parent_id: int | None = Field(default=None, foreign_key="thing.id")
-    town: str | None = Field(default=None, foreign_key="place.town")
+    town: str | None = Field(
+        default=None, foreign_key="place.town", ondelete="RESTRICT"
+    )
 
 
 @app.post("/places")
@@ -45,6 +47,12 @@ def create_place(place: Place, session: SessionDep) -> Place:
 @app.delete("/places")
 def delete_places(session: SessionDep) -> None:
     session.exec(delete(Place).where(col(Place.town) != ""))
+    session.commit()
+
+
+@app.delete("/places/all")
+def delete_all_places(session: SessionDep) -> None:
+    session.exec(delete(Place))
     session.commit()
 
 
@@ -135,17 +143,30 @@ def test_what_collides_is_409_and_is_told(server: Server) -> None:
     assert refusal("PATCH", f"/things/{child_id}?parent_id=999") == missing
     nowhere = refusal("POST", "/things", code="b", town="nowhere")
     assert nowhere == "town: there is no such row in place."
-    assert refusal("DELETE", f"/things/{parent}") == "Rows in thing need this one."
-    assert refusal("DELETE", "/places") == "Rows in thing need this one."
+    assert refusal("DELETE", f"/things/{parent}") == "Rows in thing refer to this one."
+    assert refusal("DELETE", "/places") == "Rows in thing refer to this one."
+    assert refusal("DELETE", "/places/all") == "Rows in thing refer to this one."
     positive = "The database's rule number_is_positive refuses this."
     assert refusal("POST", "/things", code="b", number=-1) == positive
     by_hand = refusal("POST", "/things/by-hand")
     if server.database.startswith("sqlite"):
-        assert by_hand == "A row is not there, or other rows need this one."
+        assert by_hand == "A row is not there, or other rows refer to this one."
     else:
         assert by_hand == nowhere
     after = server.rows("SELECT id, code, parent_id, town FROM thing ORDER BY id")
     assert after == before
+
+
+def test_what_an_index_cannot_hold_is_422_on_postgresql(server: Server) -> None:
+    letters = "".join(chr(0x4E00 + 37 * number % 20_000) for number in range(4_000))
+    answer = server.client.post("/places", json={"town": letters, "code": "x"})
+    if server.database.startswith("sqlite"):
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == 422
+        (mistake,) = answer.json()["detail"]
+        assert mistake["msg"] == "A value does not fit its column"
+        assert server.rows("SELECT count(*) FROM place") == [(0,)]
 
 
 BUGS = {

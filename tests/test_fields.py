@@ -185,6 +185,99 @@ def test_a_reference_to_a_row_that_is_not_there_is_409(server: Server) -> None:
     assert answer.json() == {"detail": "team_id: there is no such row in team."}
 
 
+# ---- What people write who know SQLAlchemy or pydantic better than the page does. ----
+
+RARE = {
+    'pin: int = Field(default=0, sa_column_kwargs={"name": "pin_code"})': 7,
+    "score: Decimal = Field(default=0, max_digits=5)": "12",
+    "code: Decimal | None = Field(default=None, sa_type=String)": "12.50",
+    "at: datetime | None = Field(default=None, sa_type=DateTime)": "2026-01-31T12:00",
+    'raw: bytes = Field(default=b"", sa_type=LargeBinary)': "_w==",
+    "ratio: Decimal | None = Field(default=None, sa_type=Numeric(5, 2))": "1.5",
+    "small: int = Field(default=0, sa_type=SmallInteger)": 2**15 - 1,
+    "way: Way = Field(default=Way.up, sa_type=WAYS)": "up",
+}
+RARE_MODELS = """
+from typing import ClassVar
+
+from pydantic import computed_field
+from sqlalchemy import DateTime, LargeBinary, Numeric, SmallInteger
+from sqlalchemy import Enum as SQLEnum
+
+
+class Way(enum.Enum):
+    up = "up"
+
+
+WAYS = SQLEnum(Way, values_callable=lambda way: [member.value for member in way])
+
+
+class UserBase(SQLModel):
+    LONGEST: ClassVar[int] = 3
+    model_config = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+
+    @classmethod
+    def cut(cls, text: str) -> str:
+        return text[: cls.LONGEST]
+
+    @computed_field(alias="shortName")
+    @property
+    def short_name(self) -> str:
+        return self.cut(self.name)
+
+"""
+
+
+@pytest.fixture(scope="module")
+def rare_server(
+    new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("rare")
+    project = make_project(folder / "project", list(RARE))
+    models = project / "models.py"
+    text = models.read_text()
+    models.write_text(text.replace("class UserBase(SQLModel):\n", RARE_MODELS))
+    server = Server(folder, new_database(folder), project=project)
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(("field", "value"), RARE.items())
+def test_a_rare_field_is_read_as_it_was_written(
+    rare_server: Server, field: str, value: Any
+) -> None:
+    name = field.partition(":")[0]
+    created = sign_up(rare_server, **{name: value})
+    assert created.status_code == 201, created.text
+    login = {"username": created.json()["email"], "password": PASSWORD}
+    token = rare_server.client.post("/api/login", data=login).json()["access_token"]
+    client, me = rare_server.client, "/api/users/me"
+    headers = {"Authorization": f"Bearer {token}"}
+    read = client.get(me, headers=headers).json()
+    assert read[name] == created.json()[name]
+    patched = client.patch(me, headers=headers, json={name: value}).json()
+    assert patched == client.get(me, headers=headers).json() == read
+    assert read["shortName"] == read["name"][:3]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ratio", "1.555"), ("ratio", "1234"), ("score", "123456")]
+)
+def test_a_number_that_would_change_is_422(
+    rare_server: Server, name: str, value: str
+) -> None:
+    (mistake,) = sign_up(rare_server, **{name: value}).json()["detail"]
+    assert mistake["loc"] == ["body", name]
+
+
+def test_what_a_small_column_cannot_hold_is_422_on_postgresql(
+    rare_server: Server,
+) -> None:
+    answer = sign_up(rare_server, small=2**15)
+    is_sqlite = rare_server.database.startswith("sqlite")
+    assert answer.status_code == (201 if is_sqlite else 422)
+
+
 # ---- Rules that come later, on rows that break them. ----
 
 LOOSE = [
@@ -265,7 +358,7 @@ def test_a_rule_over_two_fields_stands_in_the_router(
     rule = blocks(PAGE, "python")[-1]
     router.write_text(text.replace("@router.post", f"{rule}\n\n@router.post", 1))
     server = serve(project=project)
-    mistake = {"type": "born", "loc": ["body", "born"], "msg": "Born too late"}
+    mistake = {"type": "born", "loc": ["body", "born"], "msg": "Born after seen_at"}
     seen = {"seen_at": "2000-01-01T00:00:00Z"}
     answer = sign_up(server, born="2020-01-01", **seen)
     assert (answer.status_code, answer.json()) == (422, {"detail": [mistake]})
@@ -326,8 +419,8 @@ def test_a_computed_field_and_a_serializer_are_in_every_answer(
     [
         ("    password: str\n", "    level: int = 0\n    password: str\n", "level"),
         (
-            "    current_password: str\n",
-            "    current_password: str\n    level: int\n",
+            "    is_admin: StrictBool",
+            "    level: int\n    is_admin: StrictBool",
             "UserUpdate.level",
         ),
         (
@@ -335,6 +428,12 @@ def test_a_computed_field_and_a_serializer_are_in_every_answer(
             "    id: int\n    level: int\n    is_admin: bool\n",
             "UserPublic.level",
         ),
+        (
+            "    id: int\n    is_admin: bool\n",
+            "    id: int\n    team: Team | None\n    is_admin: bool\n",
+            "UserPublic.team is a Relationship",
+        ),
+        (NAME, NAME + "    ways: Ways = Ways.up\n", "Ways is a Flag"),
         (
             '    model_config = {"extra": "forbid"}\n',
             """    model_config = {"extra": "forbid"}
@@ -350,11 +449,17 @@ def test_a_computed_field_and_a_serializer_are_in_every_answer(
 def test_a_field_or_a_rule_that_cannot_work_stops_the_start(
     tmp_path: Path, serve: Callable[..., Server], old: str, new: str, told: str
 ) -> None:
-    project = make_project(tmp_path / "project", [])
+    team_id = 'team_id: int | None = Field(default=None, foreign_key="team.id")'
+    project = make_project(tmp_path / "project", [team_id])
     models = project / "models.py"
     text = models.read_text()
     assert old in text
     text = text.replace(old, new, 1)
+    flag = "class Ways(enum.Flag):\n    up = 1\n    down = 2\n\n\n"
+    text = text.replace("class UserBase(", f"{flag}class UserBase(")
+    hashed = "    hashed_password: str\n"
+    text = text.replace(hashed, f"{hashed}    team: Team | None = Relationship()\n")
+    text = text.replace("import JSON,", "import Relationship, JSON,")
     models.write_text(text.replace("import (\n", "import (\n    model_validator,\n", 1))
     with pytest.raises(AssertionError) as failure:
         serve(project=project)
