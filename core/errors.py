@@ -117,6 +117,22 @@ class TooManyWrongPasswords(Refusal):
         super().__init__({"Retry-After": str(seconds)})
 
 
+class TooManyWaiting(Refusal):
+    status = 429
+    text = "Too many passwords from your address are waiting. Try again in a moment."
+
+    def __init__(self) -> None:
+        super().__init__({"Retry-After": "5"})
+
+
+class TooBusy(Refusal):
+    status = 503
+    text = "Too many passwords are waiting. Try again in a moment."
+
+    def __init__(self) -> None:
+        super().__init__({"Retry-After": "5"})
+
+
 class DatabaseUnavailable(Refusal):
     status = 503
     text = "The database does not answer. Try again in a moment."

@@ -5,38 +5,38 @@ in the event loop; and that an account and a network get about ten wrong passwor
 minute. Nothing else needs you to read this.
 """
 
-import ipaddress
 import math
 import os
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import bcrypt
-from anyio import CapacityLimiter, Lock, Semaphore, to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from sqlalchemy.orm import aliased
 from sqlmodel import Integer, Session, bindparam, col, delete, func, select
 
 from core import errors
-from core.engine import engine
+from core.engine import LOCK_TIMEOUT, engine
+from core.queues import Queue, client_network, until_stopped
 from core.reads import read
 from core.settings import BCRYPT_ROUNDS
 from models import MAX_PASSWORD, Token, User, UserPublic, WrongPassword, now
 
 # A hash takes a core for 0.2 s: in the event loop it would stop everybody.
 CORES = os.cpu_count() or 1
-hashing_slots = Semaphore(CORES)  # for what reads and stores beside the hash, too
+hashing = Queue(CORES, 30, errors.TooBusy, line_length=100)
 hashing_threads = CapacityLimiter(CORES)
 storing_threads = CapacityLimiter(1)
 # What a password is compared with when there is no account: it takes as long.
 NO_HASH = bcrypt.gensalt(BCRYPT_ROUNDS).decode() + "." * 31
 
 
-async def hash_password(password: str) -> str:
+async def hash_password(password: str, request: Request) -> str:
+    """Hash a password when the client's turn has come; raises 429 and 503."""
     salt = bcrypt.gensalt(BCRYPT_ROUNDS)
-    async with hashing_slots:
+    async with hashing.turn(request):
         hashed_password = await to_thread.run_sync(
             bcrypt.hashpw, password.encode(), salt, limiter=hashing_threads
         )
@@ -172,22 +172,19 @@ def count_wrong_passwords(column: Any) -> Any:
 COUNT_FOR_ACCOUNT = count_wrong_passwords(WrongPassword.account)
 COUNT_FROM_ADDRESS = count_wrong_passwords(WrongPassword.address)
 
-# While somebody waits for a lock or holds it, it is here; then it is gone by itself.
-locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
-
 
 async def find_by_password(
     statement: Any, password: str, account: str, request: Request, **who: Any
 ) -> dict[str, Any] | None:
     """Give the id and hash that a statement finds if the password is right.
 
-    Raises 429. `account` says whose wrong passwords count together. They are tried one
-    after the other, so a crowd gets no more tries than one who comes often.
+    Raises 429 and 503. `account` says whose wrong passwords count together. They are
+    tried one after the other, so a crowd gets no more tries than one who comes often.
     """
     account = digest(account)
     address = digest(client_network(request))
-    # The slot is held until a wrong password is stored, so that the next one counts it.
-    async with locks.setdefault(account, Lock()), hashing_slots:
+    # The turn ends when a wrong password is stored, so that the next one counts it.
+    async with hashing.turn(request, account):
         await refuse_guessing(account, address)
         rows = await read(statement, **who)
         expected = NO_HASH
@@ -198,10 +195,12 @@ async def find_by_password(
         )
         if rows and is_right:
             return rows[0]
-        await to_thread.run_sync(
-            store_wrong_password, account, address, limiter=storing_threads
-        )
-        return None
+        with until_stopped(LOCK_TIMEOUT):
+            await to_thread.run_sync(
+                store_wrong_password, account, address, limiter=storing_threads
+            )
+            return None
+        raise errors.DatabaseUnavailable
 
 
 async def refuse_guessing(account: str, address: str) -> None:
@@ -227,17 +226,3 @@ def store_wrong_password(account: str, address: str) -> None:
         session.add(wrong_password)
         remove_expired(session)
         session.commit()
-
-
-def client_network(request: Request) -> str:
-    """Give the address of a client; of IPv6 the /64, which one customer gets whole."""
-    host: str = getattr(request.client, "host", "")  # there is none on a Unix socket
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv4Address):
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((int(address), 64), strict=False))

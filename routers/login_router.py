@@ -9,6 +9,7 @@ from fastapi.security import OAuth2PasswordRequestForm
 
 from core import errors, security
 from core.fields import normal_address
+from core.queues import client_network
 from database import SessionDep
 from models import Token, TokenPublic, User, now
 from routers.dependencies import BearerToken, CurrentUser
@@ -19,7 +20,8 @@ router = APIRouter(prefix="/api", tags=["log in"])
 
 # What each route may refuse. Only /docs needs it.
 FORM = [errors.WrongLogin, errors.BodyTooLarge, errors.NotAForm, errors.Mistake]
-LOG_IN = errors.documented(*FORM, errors.TooManyWrongPasswords)
+WAITING = [errors.TooManyWaiting, errors.TooBusy]
+LOG_IN = errors.documented(*FORM, *WAITING, errors.TooManyWrongPasswords)
 LOG_OUT = errors.documented(errors.NotSignedIn, errors.DeadToken)
 
 LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
@@ -37,7 +39,7 @@ async def check_login(form: LoginForm, request: Request) -> Login:
     """Check the password. That is slow, so it comes before the session."""
     email = normal_address(form.username)
     # Wrong passwords count together if they are for one email and from one address.
-    counted = f"{email or form.username} {security.client_network(request)}"
+    counted = f"{email or form.username} {client_network(request)}"
     account = await security.find_by_password(
         security.SELECT_BY_EMAIL, form.password, counted, request, email=email or ""
     )
@@ -45,7 +47,7 @@ async def check_login(form: LoginForm, request: Request) -> Login:
         raise errors.WrongLogin
     stronger_hash = None
     if security.is_weak(account["hashed_password"]):
-        stronger_hash = await security.hash_password(form.password)
+        stronger_hash = await security.hash_password(form.password, request)
     return Login(account["id"], account["hashed_password"], stronger_hash)
 
 

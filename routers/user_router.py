@@ -18,21 +18,27 @@ router = APIRouter(prefix="/api/users", tags=["users"])
 BODY = [errors.BlankField, errors.EmailTaken, errors.BodyTooLarge, errors.NotJSON]
 ACCESS = [errors.NotSignedIn, errors.AdministratorsOnly, errors.UserNotFound]
 PASSWORD = [errors.CurrentPasswordMissing, errors.WrongCurrentPassword]
-SIGN_UP = errors.documented(*BODY, errors.Mistake)
+WAITING = [errors.TooManyWaiting, errors.TooBusy]
+SIGN_UP = errors.documented(*BODY, *WAITING, errors.Mistake)
 LIST = errors.documented(errors.NotSignedIn, errors.AdministratorsOnly, errors.Mistake)
 ONE_USER = errors.documented(*ACCESS, errors.Mistake)
 CHANGE = errors.documented(
-    *ACCESS, *PASSWORD, *BODY, errors.Mistake, errors.TooManyWrongPasswords
+    *ACCESS,
+    *PASSWORD,
+    *BODY,
+    *WAITING,
+    errors.Mistake,
+    errors.TooManyWrongPasswords,
 )
 
 
-async def prepare_user(sign_up: UserCreate) -> User:
+async def prepare_user(sign_up: UserCreate, request: Request) -> User:
     """Hash the password.
 
     That takes 0.2 s, and few sessions may be open at once. So it is done before
     create_user's session is opened: FastAPI fills parameters from left to right.
     """
-    hashed_password = await hash_password(sign_up.password)
+    hashed_password = await hash_password(sign_up.password, request)
     return User.model_validate(sign_up, update={"hashed_password": hashed_password})
 
 
@@ -116,7 +122,7 @@ async def prepare_change(
         verified_hash = account["hashed_password"]
     new_hash = {}
     if "password" in values:
-        new_hash["hashed_password"] = await hash_password(values["password"])
+        new_hash["hashed_password"] = await hash_password(values["password"], request)
     return UserChange(access, values, new_hash, verified_hash)
 
 
