@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, event
 from sqlalchemy.exc import DisconnectionError
@@ -20,6 +21,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlmodel import Session, create_engine
 
 from core.errors import DatabaseUnavailable
+from core.inputs import has_mistakes
+from core.queues import Queue
 from core.settings import DATABASE_URL, exit_with
 
 SQLITE = DATABASE_URL.drivername == "sqlite"
@@ -151,6 +154,19 @@ if SQLITE:
         if connection.file_id != file_id():
             engine.pool.dispose()
             raise DisconnectionError
+
+
+sessions = Queue(SESSIONS, 30, DatabaseUnavailable)
+
+
+@contextlib.asynccontextmanager
+async def session_turn(request: Request) -> AsyncIterator[None]:
+    """Wait for a turn; raises 503. A mistake in the input is told without waiting."""
+    if sessions.free == 0 and await has_mistakes(request):
+        yield  # FastAPI answers 422 next, and nobody uses the session
+        return
+    async with sessions.turn(request):
+        yield
 
 
 @contextlib.asynccontextmanager

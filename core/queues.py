@@ -1,8 +1,9 @@
 """Queues with an end, for what only a few requests may do at once.
 
-It promises `Queue`; that nobody waits in one for ever, nor for a client that has gone,
-nor while the server stops; and that addresses take turns, so that a crowd from one of
-them makes nobody else wait. Nothing else needs you to read this.
+It promises `Queue` and `run_in_thread`; that nobody waits in them for ever, nor while
+the server stops; and that in a `Queue` nobody waits whose client has gone, and
+addresses take turns, so that a crowd from one of them makes nobody else wait. Nothing
+else needs you to read this.
 """
 
 import asyncio
@@ -10,17 +11,18 @@ import ipaddress
 import math
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from anyio import CancelScope, Event, move_on_after
+from anyio import CancelScope, CapacityLimiter, Event, move_on_after, to_thread
 from fastapi import Request
 from starlette.types import Message
 
 from core import errors
 
+T = TypeVar("T")
 AT_THE_END = 2  # seconds to wait for what a request still needs while the server stops
 
 told_to_stop = threading.Event()
@@ -140,6 +142,16 @@ def until_stopped(seconds: float) -> Iterator[CancelScope]:
             yield scope
         finally:
             waits.discard(scope)
+
+
+async def run_in_thread(
+    limiter: CapacityLimiter, function: Callable[..., T], *arguments: Any
+) -> T:
+    """Run a function in a thread of a few, and wait for one of them 10 s at most."""
+    with until_stopped(10):
+        # What has begun is not ended.
+        return await to_thread.run_sync(function, *arguments, limiter=limiter)
+    raise errors.DatabaseUnavailable
 
 
 def stop_waiting() -> None:

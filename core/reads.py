@@ -10,6 +10,7 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy import Connection, Executable
 
 from core.engine import ON_LOOP, READS, SCANS, autocommit_engine, loop_connection
+from core.queues import run_in_thread
 
 Rows = list[dict[str, Any]]
 reading_threads = CapacityLimiter(READS)
@@ -20,9 +21,7 @@ async def read(statement: Executable, **parameters: Any) -> Rows:
     """Run a query that finds its rows by an index, and give them as dictionaries."""
     if ON_LOOP:
         return fetch(loop_connection.get(), statement, parameters)
-    return await to_thread.run_sync(
-        fetch_in_thread, statement, parameters, limiter=reading_threads
-    )
+    return await run_in_thread(reading_threads, fetch_in_thread, statement, parameters)
 
 
 async def scan(statement: Executable, **parameters: Any) -> Rows:

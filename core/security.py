@@ -18,8 +18,8 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Integer, Session, bindparam, col, delete, func, select
 
 from core import errors
-from core.engine import LOCK_TIMEOUT, engine
-from core.queues import Queue, client_network, until_stopped
+from core.engine import engine
+from core.queues import Queue, client_network, run_in_thread
 from core.reads import read
 from core.settings import BCRYPT_ROUNDS
 from models import MAX_PASSWORD, Token, User, UserPublic, WrongPassword, now
@@ -195,12 +195,8 @@ async def find_by_password(
         )
         if rows and is_right:
             return rows[0]
-        with until_stopped(LOCK_TIMEOUT):
-            await to_thread.run_sync(
-                store_wrong_password, account, address, limiter=storing_threads
-            )
-            return None
-        raise errors.DatabaseUnavailable
+        await run_in_thread(storing_threads, store_wrong_password, account, address)
+        return None
 
 
 async def refuse_guessing(account: str, address: str) -> None:
