@@ -10,8 +10,10 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -190,6 +192,20 @@ async def open_session(method: str) -> AsyncIterator[Session]:
             await run_in_threadpool(session.close)
     if file_id() != file:
         raise DatabaseUnavailable
+
+
+def ender(connection: Connection) -> Callable[[], None]:
+    """Give what ends a connection's query from another thread: OperationalError."""
+    driver: Any = connection.connection.driver_connection
+    if SQLITE:
+        return partial(interrupt, driver)
+    end: Callable[[], None] = driver.cancel_safe
+    return end
+
+
+def interrupt(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.ProgrammingError):  # it has just been closed
+        connection.interrupt()
 
 
 class LoopConnection:

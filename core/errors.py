@@ -133,6 +133,14 @@ class TooBusy(Refusal):
         super().__init__({"Retry-After": "5"})
 
 
+class SearchTooLong(Refusal):
+    status = 503
+    text = "A search or a count may take 10 s, with those before it. Try again later."
+
+    def __init__(self) -> None:
+        super().__init__({"Retry-After": "5"})
+
+
 class DatabaseUnavailable(Refusal):
     status = 503
     text = "The database does not answer. Try again in a moment."

@@ -20,7 +20,12 @@ ACCESS = [errors.NotSignedIn, errors.AdministratorsOnly, errors.UserNotFound]
 PASSWORD = [errors.CurrentPasswordMissing, errors.WrongCurrentPassword]
 WAITING = [errors.TooManyWaiting, errors.TooBusy]
 SIGN_UP = errors.documented(*BODY, *WAITING, errors.Mistake)
-LIST = errors.documented(errors.NotSignedIn, errors.AdministratorsOnly, errors.Mistake)
+LIST = errors.documented(
+    errors.NotSignedIn,
+    errors.AdministratorsOnly,
+    errors.Mistake,
+    errors.SearchTooLong,
+)
 ONE_USER = errors.documented(*ACCESS, errors.Mistake)
 CHANGE = errors.documented(
     *ACCESS,
@@ -70,9 +75,10 @@ async def list_users(
     response: Response,
 ) -> Rows:
     """List accounts page by page, for administrators. `Link` leads to the next page."""
-    rows, after = await paging.find_page(page)
+    rows, after = await paging.find_page(request, page)
     if page.count:
-        response.headers["X-Total-Count"] = str(await paging.count(page.q))
+        total = await paging.count(request, page.q)
+        response.headers["X-Total-Count"] = str(total)
     if after is not None:
         next_page = request.url.include_query_params(after=after)
         response.headers["Link"] = f'<{next_page}>; rel="next"'
