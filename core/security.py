@@ -29,8 +29,6 @@ CORES = os.cpu_count() or 1
 hashing = Queue(CORES, 30, errors.TooBusy, line_length=100)
 hashing_threads = CapacityLimiter(CORES)
 storing_threads = CapacityLimiter(1)
-# What a password is compared with when there is no account: it takes as long.
-NO_HASH = bcrypt.gensalt(BCRYPT_ROUNDS).decode() + "." * 31
 
 
 async def hash_password(password: str, request: Request) -> str:
@@ -44,19 +42,46 @@ async def hash_password(password: str, request: Request) -> str:
 
 
 def is_password(password: str, hashed_password: str) -> bool:
+    """Compare a password with a hash. For a wrong one, every hash takes as long."""
     secret = password.encode(errors="replace")
+    start = secret[:MAX_PASSWORD]  # bcrypt refuses to look at more bytes
     try:
-        # bcrypt refuses to look at more bytes than it can hash.
-        is_right = bcrypt.checkpw(secret[:MAX_PASSWORD], hashed_password.encode())
+        is_right = bcrypt.checkpw(start, hashed_password.encode())
     except ValueError:  # a hash that bcrypt does not know, of an imported account
+        bcrypt.checkpw(start, no_hash(BCRYPT_ROUNDS).encode())
         return False
-    return is_right and len(secret) <= MAX_PASSWORD
+    if is_right and len(secret) <= MAX_PASSWORD:
+        return True
+    # What a hash of 10 rounds lacks to one of 12: each round more doubles the work, so
+    # it is one of 10 and one of 11.
+    for rounds in range(find_rounds(hashed_password), BCRYPT_ROUNDS):
+        bcrypt.checkpw(start, no_hash(rounds).encode())
+    return False
+
+
+def no_hash(rounds: int) -> str:
+    """Make what no password is right for, to compare with for the time it takes."""
+    return bcrypt.gensalt(rounds).decode() + "." * 31
+
+
+def is_still_right(password: str, verified_hash: str | None, found_hash: str) -> bool:
+    """Tell when it counts whether a password is right that was right for a hash before.
+
+    Another log-in with this password may have stored a stronger hash meanwhile.
+    """
+    if verified_hash is None:
+        return False
+    return verified_hash == found_hash or is_password(password, found_hash)
+
+
+def find_rounds(hashed_password: str) -> int:
+    """Give the cost of a hash: in $2b$12$… it is the 12."""
+    return int(hashed_password.split("$")[2])
 
 
 def is_weak(hashed_password: str) -> bool:
-    """Tell whether BCRYPT_ROUNDS was raised since: in $2b$12$… it is the 12."""
-    rounds = hashed_password.split("$")[2]
-    return int(rounds) < BCRYPT_ROUNDS
+    """Tell whether BCRYPT_ROUNDS was raised since."""
+    return find_rounds(hashed_password) < BCRYPT_ROUNDS
 
 
 def digest(text: str) -> str:
@@ -187,7 +212,7 @@ async def find_by_password(
     async with hashing.turn(request, account):
         await refuse_guessing(account, address)
         rows = await read(statement, **who)
-        expected = NO_HASH
+        expected = no_hash(BCRYPT_ROUNDS)
         if rows:
             expected = rows[0]["hashed_password"]
         is_right = await to_thread.run_sync(

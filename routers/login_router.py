@@ -55,13 +55,15 @@ CheckedLogin = Annotated[Login, Depends(check_login)]
 
 
 @router.post("/login", responses=LOG_IN)
-def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
+def log_in(form: LoginForm, login: CheckedLogin, session: SessionDep) -> TokenPublic:
     """Log in: `username` is the email. The token in the answer lasts 7 days."""
     # Locked until the commit; the password may have changed while it was checked.
     user = session.get(User, login.user_id, with_for_update=True)
-    if user is None or user.hashed_password != login.verified_hash:
+    if user is None or not security.is_still_right(
+        form.password, login.verified_hash, user.hashed_password
+    ):
         raise errors.WrongLogin
-    if login.stronger_hash is not None:
+    if login.stronger_hash is not None and security.is_weak(user.hashed_password):
         user.hashed_password = login.stronger_hash
     # Not a JWT, which nobody can end: 32 random bytes, of which the table has a digest.
     access_token = secrets.token_urlsafe(32)

@@ -7,7 +7,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, delete
 
 from core import errors, paging
-from core.security import SELECT_BY_ID, Access, find_by_password, hash_password
+from core.security import (
+    SELECT_BY_ID,
+    Access,
+    find_by_password,
+    hash_password,
+    is_still_right,
+)
 from database import Rows, SessionDep
 from models import Token, User, UserCreate, UserPublic, UserUpdate
 from routers.dependencies import AccessDep, CurrentAdmin, lock_users
@@ -145,7 +151,10 @@ def update_user(change: PreparedChange, session: SessionDep) -> User:
     if "is_admin" in values and not asker.is_admin:
         raise errors.AdministratorsOnly
     if access.is_own and needs_current_password(values, user.email):
-        if change.verified_hash != user.hashed_password:
+        current_password = values.get("current_password", "")
+        if not is_still_right(
+            current_password, change.verified_hash, user.hashed_password
+        ):
             raise errors.WrongCurrentPassword
     user.sqlmodel_update(values, update=change.new_hash)
     session.add(user)
