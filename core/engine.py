@@ -9,6 +9,7 @@ you to read this.
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -41,6 +42,8 @@ READS = 1 if ON_LOOP else 10
 SCANS = 2  # queries that read a whole table: few, so that they slow nobody else down
 POOL_SIZE = SESSIONS + READS + SCANS + 2  # the event loop's connection, the throttle's
 LOCK_TIMEOUT = 4  # seconds, then the answer is 503
+# The event loop cannot wait as long, since everybody would.
+LOCK_TIMEOUT_ON_LOOP = 0.02
 
 FileId = tuple[int, int] | None
 
@@ -63,6 +66,15 @@ class FileConnection(sqlite3.Connection):
     file_id: FileId = None
 
 
+class LockTimeout(threading.local):
+    """How long a connection that this thread opens waits for a lock."""
+
+    seconds: float = LOCK_TIMEOUT
+
+
+lock_timeout = LockTimeout()
+
+
 def lower(text: str | None) -> str | None:
     return text and str(text).lower()
 
@@ -77,7 +89,7 @@ def connect_sqlite() -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri,
         uri=True,
-        timeout=LOCK_TIMEOUT,
+        timeout=lock_timeout.seconds,
         isolation_level=None,  # transactions begin in begin_sqlite, below
         check_same_thread=False,
         factory=FileConnection,
@@ -220,7 +232,11 @@ class LoopConnection:
         file = file_id()
         if self.connection is None or file != self.file_id:
             self.close()
-            self.connection = autocommit_engine.connect()
+            lock_timeout.seconds = LOCK_TIMEOUT_ON_LOOP
+            try:
+                self.connection = autocommit_engine.connect()
+            finally:
+                lock_timeout.seconds = LOCK_TIMEOUT
             self.file_id = file
         return self.connection
 

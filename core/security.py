@@ -65,12 +65,10 @@ def no_hash(rounds: int) -> str:
 
 
 def is_still_right(password: str, verified_hash: str | None, found_hash: str) -> bool:
-    """Tell when it counts whether a password is right that was right for a hash before.
+    """Tell whether a password that was right for a hash is right for the one found now.
 
     Another log-in with this password may have stored a stronger hash meanwhile.
     """
-    if verified_hash is None:
-        return False
     return verified_hash == found_hash or is_password(password, found_hash)
 
 

@@ -7,23 +7,26 @@ What is counted is right answers, not time.
 import asyncio
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlmodel import create_engine
 
-from core import errors
+from core import engine, errors, reads, security
+from core.queues import Queue
 from database import Rows, scan
 from tests.conftest import PASSWORD, ROOT, Person, Server, empty_database
 
@@ -97,17 +100,17 @@ def count_accounts(server: Server) -> int:
 
 
 @contextmanager
-def locked(server: Server) -> Iterator[Engine]:
+def locked(server: Server) -> Iterator[None]:
     """Lock the table of accounts against writers, as another program would."""
-    engine = create_engine(server.database)
-    with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
+    other = create_engine(server.database)
+    with other.connect() as connection:
+        if other.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql('LOCK TABLE "user" IN EXCLUSIVE MODE')
-        yield engine
+        yield
         connection.rollback()
-    engine.dispose()
+    other.dispose()
 
 
 # ---- Passwords ----
@@ -190,6 +193,24 @@ def test_a_server_that_ignores_a_signal_goes_on_ignoring_it(tmp_path: Path) -> N
     assert (run.stdout, run.stderr) == ("it goes on\n", "")
 
 
+@pytest.mark.parametrize("queue", [security.hashing, engine.sessions, reads.scans])
+def test_who_has_waited_too_long_is_told_to_come_again(
+    root: Person, monkeypatch: pytest.MonkeyPatch, queue: Queue
+) -> None:
+    monkeypatch.setattr(queue, "free", 0)
+    monkeypatch.setattr(queue, "seconds", 0.1)
+    request: dict[str, Any] = {"method": "GET", "path": "/users?count=true"}
+    if queue is security.hashing:
+        request = {"method": "POST", "path": "/users", "json": sign_up("late")}
+    elif queue is engine.sessions:
+        request = {"method": "POST", "path": "/logout"}
+    answer = root(**request)
+    assert (answer.status_code, list(answer.json())) == (503, ["detail"])
+    assert int(answer.headers["Retry-After"]) >= 1
+    monkeypatch.undo()
+    assert root(**request).status_code in {200, 201, 204}
+
+
 # ---- Sessions ----
 
 
@@ -250,13 +271,34 @@ def test_clients_that_have_gone_wait_for_no_session(serve: Serve) -> None:
     assert count_accounts(server) < 25, "what had a session, and who stayed"
 
 
+@pytest.mark.sqlite
+def test_a_file_put_in_its_place_that_is_locked_holds_up_nobody(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    copy = sqlite3.connect(tmp_path / "copy.db", isolation_level=None)
+    with closing(copy), closing(sqlite3.connect(tmp_path / "app.db")) as one:
+        one.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")
+        copy.execute("BEGIN EXCLUSIVE")
+        for file in tmp_path.glob("app.db*"):
+            file.unlink()
+        (tmp_path / "copy.db").rename(tmp_path / "app.db")
+        # If the event loop waited for each of them, the last would take minutes.
+        with Crowd(40, "GET", server.url + "/health") as crowd:
+            assert server.client.get("/docs").status_code == 200
+        assert crowd.statuses() == {503: 40}
+    assert ann("GET", "/users/me").json() == ann.account
+
+
 # ---- Searches and counts ----
 
 
 def fill(server: Server, number: int) -> None:
     """Add so many accounts at once."""
-    engine = create_engine(server.database)
-    with engine.begin() as connection:
+    other = create_engine(server.database)
+    with other.begin() as connection:
         connection.execute(
             text(
                 'INSERT INTO "user" (name, email, is_admin, created_at,'
@@ -270,7 +312,7 @@ def fill(server: Server, number: int) -> None:
         connection.execute(
             text('UPDATE "user" SET is_admin = :yes WHERE id = 1'), {"yes": True}
         )
-    engine.dispose()
+    other.dispose()
 
 
 def test_searches_end_when_their_clients_go_and_when_the_server_stops(
