@@ -31,6 +31,7 @@ class Login(NamedTuple):
     """Whose email and password it is."""
 
     user_id: int
+    password: str
     verified_hash: str  # the hash that the password is right for
     stronger_hash: str | None  # one to store instead, if BCRYPT_ROUNDS was raised
 
@@ -48,19 +49,21 @@ async def check_login(form: LoginForm, request: Request) -> Login:
     stronger_hash = None
     if security.is_weak(account["hashed_password"]):
         stronger_hash = await security.hash_password(form.password, request)
-    return Login(account["id"], account["hashed_password"], stronger_hash)
+    return Login(
+        account["id"], form.password, account["hashed_password"], stronger_hash
+    )
 
 
 CheckedLogin = Annotated[Login, Depends(check_login)]
 
 
 @router.post("/login", responses=LOG_IN)
-def log_in(form: LoginForm, login: CheckedLogin, session: SessionDep) -> TokenPublic:
+def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
     """Log in: `username` is the email. The token in the answer lasts 7 days."""
     # Locked until the commit; the password may have changed while it was checked.
     user = session.get(User, login.user_id, with_for_update=True)
     if user is None or not security.is_still_right(
-        form.password, login.verified_hash, user.hashed_password
+        login.password, login.verified_hash, user.hashed_password
     ):
         raise errors.WrongLogin
     if login.stronger_hash is not None and security.is_weak(user.hashed_password):

@@ -25,7 +25,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 from sqlmodel import create_engine
 
-from core import engine, errors, reads, security
+from core import engine, errors, queues, reads, security
 from core.queues import Queue
 from database import Rows, scan
 from tests.conftest import PASSWORD, ROOT, Person, Server, empty_database
@@ -50,7 +50,9 @@ class Crowd:
 
     def __init__(self, number: int, method: str, url: str, **request: Any) -> None:
         self.answers: list[httpx.Response] = []
-        self.request = request | {"method": method, "url": url, "timeout": 60}
+        self.request = request | {"method": method, "url": url}
+        limits = httpx.Limits(max_connections=number, max_keepalive_connections=0)
+        self.client = httpx.Client(timeout=60, limits=limits)
         self.threads = [
             threading.Thread(target=self.send, args=[index]) for index in range(number)
         ]
@@ -59,7 +61,7 @@ class Crowd:
         request = dict(self.request)
         if request["url"].endswith("/api/users"):
             request["json"] = sign_up(index)
-        self.answers.append(httpx.request(**request))
+        self.answers.append(self.client.request(**request))
 
     def __enter__(self) -> "Crowd":
         for thread in self.threads:
@@ -70,6 +72,7 @@ class Crowd:
     def __exit__(self, *_: object) -> None:
         for thread in self.threads:
             thread.join()
+        self.client.close()
 
     def statuses(self) -> Counter[int]:
         return Counter(answer.status_code for answer in self.answers)
@@ -130,7 +133,7 @@ def test_a_crowd_at_one_address_lets_somebody_at_another_log_in(serve: Serve) ->
 
 
 def test_the_101st_password_that_waits_at_one_address_is_429(serve: Serve) -> None:
-    server = serve(BCRYPT_ROUNDS="10")
+    server = serve(BCRYPT_ROUNDS="9")
     ann = Person(server.client, "ann")
     form = {"username": ann.email, "password": PASSWORD}
     url = server.url + "/api/users"
@@ -209,6 +212,18 @@ def test_who_has_waited_too_long_is_told_to_come_again(
     assert int(answer.headers["Retry-After"]) >= 1
     monkeypatch.undo()
     assert root(**request).status_code in {200, 201, 204}
+
+
+def test_who_comes_while_the_server_stops_waits_for_a_moment_only(
+    ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.sessions, "free", 0)
+    monkeypatch.setattr(queues, "AT_THE_END", 0.1)
+    queues.told_to_stop.set()
+    try:
+        assert ann("POST", "/logout").status_code == 503
+    finally:
+        queues.told_to_stop.clear()
 
 
 # ---- Sessions ----
