@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlmodel import Session, func, select
 
-from core.engine import SESSIONS, create_file, engine, open_session
+from core.engine import create_file, engine, open_session, sessions
 from core.reads import Rows, read, scan
 from core.schema import create_or_extend_tables
 from core.settings import DATABASE_URL
@@ -25,19 +25,18 @@ log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 async def get_session(request: Request) -> AsyncIterator[Session]:
     """Give a session to one request.
 
-    A request that may write waits here for its turn, so what it reads in its session is
-    still true when it writes. A GET takes no turn: let it only read.
+    Few have one at once. The others wait here for their turn, without a thread or a
+    connection, for half a minute at most. A request that may write has the database's
+    lock from its first query on, so what it reads is still true when it writes. A GET
+    has no lock: let it only read.
     """
-    async with open_session(request.method) as session:
+    async with sessions.turn(request), open_session(request.method) as session:
         yield session
 
 
-# At most so many requests have a session at once, and the others wait without a thread
-# or a connection. It is closed before the answer is sent. Use it in `def`, not in
+# "function": the session is closed before the answer is sent. Use it in `def`, not in
 # `async def`, where its queries would keep everybody waiting.
-SessionDep = Annotated[
-    Session, Depends(get_session, scope="function", max_concurrency=SESSIONS)
-]
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 # The fast lane is `read(statement, …)`, in core/reads.py. A query in a session costs
 # 250 µs: a thread, a connection, building the statement, an object for each row.

@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
-from core import engine, errors, journal, middleware
+from core import engine, errors, journal, middleware, queues
 from database import create_database, read
 from models import User
 from routers import login_router, user_router
@@ -29,7 +29,8 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     # Scanning for garbage what was loaded at startup would slow reads by 8 %.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
-    yield
+    with queues.ended_by_signals():
+        yield
     engine.close()
 
 

@@ -9,9 +9,12 @@ you to read this.
 import contextlib
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 from pydantic_core import to_json
@@ -22,6 +25,7 @@ from sqlmodel import Session, create_engine
 
 from core import foreign_keys
 from core.errors import DatabaseUnavailable
+from core.queues import Queue
 from core.settings import DATABASE_URL, exit_with
 
 SQLITE = DATABASE_URL.drivername == "sqlite"
@@ -38,6 +42,8 @@ READS = 1 if ON_LOOP else 10
 SCANS = 2  # queries that read a whole table: few, so that they slow nobody else down
 POOL_SIZE = SESSIONS + READS + SCANS + 2  # the event loop's connection, the throttle's
 LOCK_TIMEOUT = 4  # seconds, then the answer is 503
+# The event loop cannot wait as long, since everybody would.
+LOCK_TIMEOUT_ON_LOOP = 0.02
 
 FileId = tuple[int, int] | None
 
@@ -60,6 +66,15 @@ class FileConnection(sqlite3.Connection):
     file_id: FileId = None
 
 
+class LockTimeout(threading.local):
+    """How long a connection that this thread opens waits for a lock."""
+
+    seconds: float = LOCK_TIMEOUT
+
+
+lock_timeout = LockTimeout()
+
+
 def lower(text: str | None) -> str | None:
     return text and str(text).lower()
 
@@ -74,7 +89,7 @@ def connect_sqlite() -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri,
         uri=True,
-        timeout=LOCK_TIMEOUT,
+        timeout=lock_timeout.seconds,
         isolation_level=None,  # transactions begin in begin_sqlite, below
         check_same_thread=False,
         factory=FileConnection,
@@ -168,6 +183,9 @@ if SQLITE:
             raise DisconnectionError
 
 
+sessions = Queue(SESSIONS, 30, DatabaseUnavailable)
+
+
 @contextlib.asynccontextmanager
 async def open_session(method: str) -> AsyncIterator[Session]:
     """Open a session for a request; for a GET it takes no write lock.
@@ -191,6 +209,20 @@ async def open_session(method: str) -> AsyncIterator[Session]:
         raise DatabaseUnavailable
 
 
+def ender(connection: Connection) -> Callable[[], None]:
+    """Give what ends a connection's query from another thread: OperationalError."""
+    driver: Any = connection.connection.driver_connection
+    if SQLITE:
+        return partial(interrupt, driver)
+    end: Callable[[], None] = driver.cancel_safe
+    return end
+
+
+def interrupt(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.ProgrammingError):  # it has just been closed
+        connection.interrupt()
+
+
 class LoopConnection:
     """The event loop's connection. It stays open: a checkout costs more than a read."""
 
@@ -203,7 +235,11 @@ class LoopConnection:
         file = file_id()
         if self.connection is None or file != self.file_id:
             self.close()
-            self.connection = autocommit_engine.connect()
+            lock_timeout.seconds = LOCK_TIMEOUT_ON_LOOP
+            try:
+                self.connection = autocommit_engine.connect()
+            finally:
+                lock_timeout.seconds = LOCK_TIMEOUT
             self.file_id = file
         return self.connection
 

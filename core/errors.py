@@ -132,6 +132,30 @@ class TooManyWrongPasswords(Refusal):
         super().__init__({"Retry-After": str(seconds)})
 
 
+class TooManyWaiting(Refusal):
+    status = 429
+    text = "Too many passwords from your address are waiting. Try again in a moment."
+
+    def __init__(self) -> None:
+        super().__init__({"Retry-After": "5"})
+
+
+class TooBusy(Refusal):
+    status = 503
+    text = "Too many passwords are waiting. Try again in a moment."
+
+    def __init__(self) -> None:
+        super().__init__({"Retry-After": "5"})
+
+
+class SearchTooLong(Refusal):
+    status = 503
+    text = "A search or a count may take 10 s, with those before it. Try again later."
+
+    def __init__(self) -> None:
+        super().__init__({"Retry-After": "5"})
+
+
 class DatabaseUnavailable(Refusal):
     status = 503
     header = RETRY_AFTER

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
 
+from fastapi import Request
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from sqlalchemy import ColumnElement, tuple_
@@ -145,12 +146,12 @@ def in_lower_case(column: Any, q: str) -> Any:
     return func.translate(lower, capitals, letters)
 
 
-async def find_page(page: Page) -> tuple[Rows, str | None]:
+async def find_page(request: Request, page: Page) -> tuple[Rows, str | None]:
     """Find a page's accounts, and the `after` of the next page if there is one."""
     statement = select_page(page.sort, is_first=not page.after)
     values = page_values(page)
     if page.q:
-        rows = await scan(statement.where(matches(page.q)), **values)
+        rows = await scan(request, statement.where(matches(page.q)), **values)
     else:
         rows = await read(statement, **values)
     if len(rows) <= page.limit:
@@ -159,10 +160,10 @@ async def find_page(page: Page) -> tuple[Rows, str | None]:
     return rows, end_of_page(page.sort, rows[-1])
 
 
-async def count(q: str) -> int:
+async def count(request: Request, q: str) -> int:
     """Count the accounts that match a search, or all."""
     statement = select(func.count().label("number")).select_from(User)
     if q:
         statement = statement.where(matches(q))
-    rows = await scan(statement)
+    rows = await scan(request, statement)
     return int(rows[0]["number"])

@@ -5,38 +5,36 @@ in the event loop; and that an account and a network get about ten wrong passwor
 minute. Nothing else needs you to read this.
 """
 
-import ipaddress
 import math
 import os
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
 
 import bcrypt
-from anyio import CapacityLimiter, Lock, Semaphore, to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from sqlalchemy.orm import aliased
 from sqlmodel import Integer, Session, bindparam, col, delete, func, select
 
 from core import errors, journal
 from core.engine import engine
+from core.queues import Queue, client_network, run_in_thread
 from core.reads import read
 from core.settings import BCRYPT_ROUNDS
 from models import MAX_PASSWORD, Token, User, UserPublic, WrongPassword, now
 
 # A hash takes a core for 0.2 s: in the event loop it would stop everybody.
 CORES = os.cpu_count() or 1
-hashing_slots = Semaphore(CORES)  # for what reads and stores beside the hash, too
+hashing = Queue(CORES, 30, errors.TooBusy, line_length=100)
 hashing_threads = CapacityLimiter(CORES)
 storing_threads = CapacityLimiter(1)
-# What a password is compared with when there is no account: it takes as long.
-NO_HASH = bcrypt.gensalt(BCRYPT_ROUNDS).decode() + "." * 31
 
 
-async def hash_password(password: str) -> str:
+async def hash_password(password: str, request: Request) -> str:
+    """Hash a password when the client's turn has come; raises 429 and 503."""
     salt = bcrypt.gensalt(BCRYPT_ROUNDS)
-    async with hashing_slots:
+    async with hashing.turn(request):
         hashed_password = await to_thread.run_sync(
             bcrypt.hashpw, password.encode(), salt, limiter=hashing_threads
         )
@@ -44,19 +42,44 @@ async def hash_password(password: str) -> str:
 
 
 def is_password(password: str, hashed_password: str) -> bool:
+    """Compare a password with a hash. For a wrong one, every hash takes as long."""
     secret = password.encode(errors="replace")
+    start = secret[:MAX_PASSWORD]  # bcrypt refuses to look at more bytes
     try:
-        # bcrypt refuses to look at more bytes than it can hash.
-        is_right = bcrypt.checkpw(secret[:MAX_PASSWORD], hashed_password.encode())
+        is_right = bcrypt.checkpw(start, hashed_password.encode())
     except ValueError:  # a hash that bcrypt does not know, of an imported account
+        bcrypt.checkpw(start, no_hash(BCRYPT_ROUNDS).encode())
         return False
-    return is_right and len(secret) <= MAX_PASSWORD
+    if is_right and len(secret) <= MAX_PASSWORD:
+        return True
+    # What a hash of 10 rounds lacks to one of 12: each round more doubles the work, so
+    # it is one of 10 and one of 11.
+    for rounds in range(find_rounds(hashed_password), BCRYPT_ROUNDS):
+        bcrypt.checkpw(start, no_hash(rounds).encode())
+    return False
+
+
+def no_hash(rounds: int) -> str:
+    """Make what no password is right for, to compare with for the time it takes."""
+    return bcrypt.gensalt(rounds).decode() + "." * 31
+
+
+def is_still_right(password: str, verified_hash: str | None, found_hash: str) -> bool:
+    """Tell whether a password that was right for a hash is right for the one found now.
+
+    Another log-in with this password may have stored a stronger hash meanwhile.
+    """
+    return verified_hash == found_hash or is_password(password, found_hash)
+
+
+def find_rounds(hashed_password: str) -> int:
+    """Give the cost of a hash: in $2b$12$… it is the 12."""
+    return int(hashed_password.split("$")[2])
 
 
 def is_weak(hashed_password: str) -> bool:
-    """Tell whether BCRYPT_ROUNDS was raised since: in $2b$12$… it is the 12."""
-    rounds = hashed_password.split("$")[2]
-    return int(rounds) < BCRYPT_ROUNDS
+    """Tell whether BCRYPT_ROUNDS was raised since."""
+    return find_rounds(hashed_password) < BCRYPT_ROUNDS
 
 
 def digest(text: str) -> str:
@@ -172,25 +195,22 @@ def count_wrong_passwords(column: Any) -> Any:
 COUNT_FOR_ACCOUNT = count_wrong_passwords(WrongPassword.account)
 COUNT_FROM_ADDRESS = count_wrong_passwords(WrongPassword.address)
 
-# While somebody waits for a lock or holds it, it is here; then it is gone by itself.
-locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
-
 
 async def find_by_password(
     statement: Any, password: str, account: str, request: Request, **who: Any
 ) -> dict[str, Any] | None:
     """Give the id and hash that a statement finds if the password is right.
 
-    Raises 429. `account` says whose wrong passwords count together. They are tried one
-    after the other, so a crowd gets no more tries than one who comes often.
+    Raises 429 and 503. `account` says whose wrong passwords count together. They are
+    tried one after the other, so a crowd gets no more tries than one who comes often.
     """
     account = digest(account)
     address = digest(client_network(request))
-    # The slot is held until a wrong password is stored, so that the next one counts it.
-    async with locks.setdefault(account, Lock()), hashing_slots:
+    # The turn ends when a wrong password is stored, so that the next one counts it.
+    async with hashing.turn(request, account):
         await refuse_guessing(account, address)
         rows = await read(statement, **who)
-        expected = NO_HASH
+        expected = no_hash(BCRYPT_ROUNDS)
         if rows:
             expected = rows[0]["hashed_password"]
         is_right = await to_thread.run_sync(
@@ -202,9 +222,7 @@ async def find_by_password(
         if rows:
             whose = f"account {rows[0]['id']}"
         journal.note(request, f"wrong password for {whose}")
-        await to_thread.run_sync(
-            store_wrong_password, account, address, limiter=storing_threads
-        )
+        await run_in_thread(storing_threads, store_wrong_password, account, address)
         return None
 
 
@@ -231,17 +249,3 @@ def store_wrong_password(account: str, address: str) -> None:
         session.add(wrong_password)
         remove_expired(session)
         session.commit()
-
-
-def client_network(request: Request) -> str:
-    """Give the address of a client; of IPv6 the /64, which one customer gets whole."""
-    host: str = getattr(request.client, "host", "")  # there is none on a Unix socket
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv4Address):
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((int(address), 64), strict=False))

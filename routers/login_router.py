@@ -9,6 +9,7 @@ from fastapi.security import OAuth2PasswordRequestForm
 
 from core import errors, security
 from core.fields import normal_address
+from core.queues import client_network
 from database import SessionDep
 from models import Token, TokenPublic, User, now
 from routers.dependencies import BearerToken, CurrentUser
@@ -19,7 +20,8 @@ router = APIRouter(prefix="/api", tags=["log in"])
 
 # What each route may refuse. Only /docs needs it.
 FORM = [errors.WrongLogin, errors.BodyTooLarge, errors.NotAForm, errors.Mistake]
-LOG_IN = errors.documented(*FORM, errors.TooManyWrongPasswords)
+WAITING = [errors.TooManyWaiting, errors.TooBusy]
+LOG_IN = errors.documented(*FORM, *WAITING, errors.TooManyWrongPasswords)
 LOG_OUT = errors.documented(errors.NotSignedIn, errors.DeadToken)
 
 LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
@@ -29,6 +31,7 @@ class Login(NamedTuple):
     """Whose email and password it is."""
 
     user_id: int
+    password: str
     verified_hash: str  # the hash that the password is right for
     stronger_hash: str | None  # one to store instead, if BCRYPT_ROUNDS was raised
 
@@ -37,7 +40,7 @@ async def check_login(form: LoginForm, request: Request) -> Login:
     """Check the password. That is slow, so it comes before the session."""
     email = normal_address(form.username)
     # Wrong passwords count together if they are for one email and from one address.
-    counted = f"{email or form.username} {security.client_network(request)}"
+    counted = f"{email or form.username} {client_network(request)}"
     account = await security.find_by_password(
         security.SELECT_BY_EMAIL, form.password, counted, request, email=email or ""
     )
@@ -45,8 +48,10 @@ async def check_login(form: LoginForm, request: Request) -> Login:
         raise errors.WrongLogin
     stronger_hash = None
     if security.is_weak(account["hashed_password"]):
-        stronger_hash = await security.hash_password(form.password)
-    return Login(account["id"], account["hashed_password"], stronger_hash)
+        stronger_hash = await security.hash_password(form.password, request)
+    return Login(
+        account["id"], form.password, account["hashed_password"], stronger_hash
+    )
 
 
 CheckedLogin = Annotated[Login, Depends(check_login)]
@@ -57,9 +62,11 @@ def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
     """Log in: `username` is the email. The token in the answer lasts 7 days."""
     # Locked until the commit; the password may have changed while it was checked.
     user = session.get(User, login.user_id, with_for_update=True)
-    if user is None or user.hashed_password != login.verified_hash:
+    if user is None or not security.is_still_right(
+        login.password, login.verified_hash, user.hashed_password
+    ):
         raise errors.WrongLogin
-    if login.stronger_hash is not None:
+    if login.stronger_hash is not None and security.is_weak(user.hashed_password):
         user.hashed_password = login.stronger_hash
     # Not a JWT, which nobody can end: 32 random bytes, of which the table has a digest.
     access_token = secrets.token_urlsafe(32)

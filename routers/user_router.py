@@ -7,7 +7,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, delete
 
 from core import errors, journal, paging
-from core.security import SELECT_BY_ID, Access, find_by_password, hash_password
+from core.security import (
+    SELECT_BY_ID,
+    Access,
+    find_by_password,
+    hash_password,
+    is_still_right,
+)
 from database import Rows, SessionDep
 from models import Token, User, UserCreate, UserPublic, UserUpdate
 from routers.dependencies import AccessDep, CurrentAdmin, lock_users
@@ -21,23 +27,34 @@ TOTAL = errors.document_header("X-Total-Count", "How many match, with `count=tru
 BODY = [errors.BlankField, errors.EmailTaken, errors.BodyTooLarge, errors.NotJSON]
 ACCESS = [errors.NotSignedIn, errors.AdministratorsOnly, errors.UserNotFound]
 PASSWORD = [errors.CurrentPasswordMissing, errors.WrongCurrentPassword]
-SIGN_UP = errors.documented(*BODY, errors.Mistake)
+WAITING = [errors.TooManyWaiting, errors.TooBusy]
+SIGN_UP = errors.documented(*BODY, *WAITING, errors.Mistake)
 SIGN_UP[201] = {"headers": LOCATION}
-LIST = errors.documented(errors.NotSignedIn, errors.AdministratorsOnly, errors.Mistake)
+LIST = errors.documented(
+    errors.NotSignedIn,
+    errors.AdministratorsOnly,
+    errors.Mistake,
+    errors.SearchTooLong,
+)
 LIST[200] = {"headers": LINK | TOTAL}
 ONE_USER = errors.documented(*ACCESS, errors.Mistake)
 CHANGE = errors.documented(
-    *ACCESS, *PASSWORD, *BODY, errors.Mistake, errors.TooManyWrongPasswords
+    *ACCESS,
+    *PASSWORD,
+    *BODY,
+    *WAITING,
+    errors.Mistake,
+    errors.TooManyWrongPasswords,
 )
 
 
-async def prepare_user(sign_up: UserCreate) -> User:
+async def prepare_user(sign_up: UserCreate, request: Request) -> User:
     """Hash the password.
 
     That takes 0.2 s, and few sessions may be open at once. So it is done before
     create_user's session is opened: FastAPI fills parameters from left to right.
     """
-    hashed_password = await hash_password(sign_up.password)
+    hashed_password = await hash_password(sign_up.password, request)
     # Not User.model_validate(sign_up): it would run every validator a second time.
     return User(**dict(sign_up), hashed_password=hashed_password)
 
@@ -70,9 +87,10 @@ async def list_users(
     response: Response,
 ) -> Rows:
     """List accounts page by page, for administrators. `Link` leads to the next page."""
-    rows, after = await paging.find_page(page)
+    rows, after = await paging.find_page(request, page)
     if page.count:
-        response.headers["X-Total-Count"] = str(await paging.count(page.q))
+        total = await paging.count(request, page.q)
+        response.headers["X-Total-Count"] = str(total)
     if after is not None:
         next_page = request.url.include_query_params(after=after)
         response.headers["Link"] = f'<{next_page}>; rel="next"'
@@ -124,7 +142,7 @@ async def prepare_change(
         verified_hash = account["hashed_password"]
     new_hash = {}
     if "password" in values:
-        new_hash["hashed_password"] = await hash_password(values["password"])
+        new_hash["hashed_password"] = await hash_password(values["password"], request)
     return UserChange(access, values, new_hash, verified_hash)
 
 
@@ -141,7 +159,10 @@ def update_user(change: PreparedChange, session: SessionDep, request: Request) -
     if "is_admin" in values and not asker.is_admin:
         raise errors.AdministratorsOnly
     if access.is_own and needs_current_password(values, user.email):
-        if change.verified_hash != user.hashed_password:
+        current_password = values.get("current_password", "")
+        if not is_still_right(
+            current_password, change.verified_hash, user.hashed_password
+        ):
             raise errors.WrongCurrentPassword
     user.sqlmodel_update(values, update=change.new_hash)
     session.add(user)

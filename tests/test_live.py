@@ -125,10 +125,11 @@ def test_four_workers_write_to_one_file_at_once(serve: Serve) -> None:
         status = (await client.post("/api/users", json=sign_up(index))).status_code
         return status, time.monotonic() - start
 
-    answers = crowd(200, request, server.url)
-    assert Counter(status for status, _ in answers) == {201: 200}
+    # Of one address a hundred may wait for their hash.
+    answers = crowd(100, request, server.url)
+    assert Counter(status for status, _ in answers) == {201: 100}
     assert max(seconds for _, seconds in answers) < 5
-    assert len(accounts(server)) == 200
+    assert len(accounts(server)) == 100
 
 
 def test_the_login_throttle_counts_over_all_workers(serve: Serve) -> None:

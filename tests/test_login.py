@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from sqlmodel import update
 
 from core.engine import engine
-from models import Token, WrongPassword
+from models import Token, User, WrongPassword
 from tests.conftest import PASSWORD, Person
 
 WRONG = (401, {"detail": "Incorrect email or password."})
@@ -67,6 +67,44 @@ def test_a_wrong_login_hashes_once_whoever_it_is(ann: Person, username: str) -> 
     hashes = [call.args[1] for call in checkpw.call_args_list]
     assert len(hashes) == 1
     assert hashes[0].startswith(b"$2b$04$"), "as costly as a real one"
+
+
+@pytest.mark.parametrize(
+    "stored", ["$2b$04$", "$2b$06$", "$2b$07$", "x", "$2b$07$x", None]
+)
+def test_a_wrong_login_takes_as_long_whatever_hash_is_stored(
+    ann: Person, monkeypatch: pytest.MonkeyPatch, stored: str | None
+) -> None:
+    """A round more doubles the work, so the rounds of all compares are added up."""
+    monkeypatch.setattr("core.security.BCRYPT_ROUNDS", 7)
+    email = ann.email
+    if stored is None:
+        email = "nobody@example.com"
+    elif stored.endswith("$"):
+        rounds = int(stored.split("$")[2])
+        store_hash(bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(rounds)).decode())
+    else:
+        store_hash(stored)
+    work: list[int] = []
+    checkpw = bcrypt.checkpw
+
+    def compare(password: bytes, hashed_password: bytes) -> bool:
+        is_right = checkpw(password, hashed_password)
+        work.append(2 ** int(hashed_password.split(b"$")[2]))
+        return is_right
+
+    monkeypatch.setattr(bcrypt, "checkpw", compare)
+    for password in ("wrong", PASSWORD + " " * 72):
+        work.clear()
+        form = {"username": email, "password": password}
+        answer = ann.client.post("/api/login", data=form)
+        assert (answer.status_code, answer.json()) == WRONG
+        assert sum(work) == 2**7
+
+
+def store_hash(hashed_password: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(update(User).values(hashed_password=hashed_password))
 
 
 def test_what_bcrypt_would_cut_off_counts(ann: Person) -> None:

@@ -291,6 +291,49 @@ def test_a_locked_table_is_503_and_holds_nobody_for_ever(
     assert ann("GET", "/users/me").json() == ann.account
 
 
+def test_sigterm_answers_503_to_those_who_wait_for_a_locked_table(
+    serve: Serve, server: PostgreSQL
+) -> None:
+    url = new_database(server.url)
+    app = serve(url=url)
+    ann = Person(app.client, "ann")
+    answers: list[int] = []
+
+    def read() -> None:
+        path = app.url + "/api/users/me"
+        answer = httpx.get(path, headers=ann.headers, timeout=60)
+        answers.append(answer.status_code)
+
+    threads = [threading.Thread(target=read) for _ in range(80)]
+    with psycopg.connect(url.replace("+psycopg", "")) as other:
+        other.execute('LOCK TABLE "user"')
+        for thread in threads:
+            thread.start()
+        time.sleep(1)  # ten of them have a thread by now
+        app.stop()
+        for thread in threads:
+            thread.join()
+    assert answers == [503] * 80
+
+
+def test_a_search_leaves_no_connection_and_finds(
+    serve: Serve, server: PostgreSQL
+) -> None:
+    url = new_database(server.url)
+    app = serve(url=url)
+    ann = Person(app.client, "ann")
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
+        other.execute('UPDATE "user" SET is_admin = true')
+        for _ in range(20):
+            found = ann("GET", "/users?q=ANN&count=true")
+            assert [account["id"] for account in found.json()] == [ann.id]
+            assert found.headers["X-Total-Count"] == "1"
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        connected = other.execute(count, [url.rpartition("/")[2]]).fetchone()
+    assert connected
+    assert connected[0] <= 25, "40 searches have closed theirs"
+
+
 def test_no_connection_is_held_while_a_password_is_hashed(
     serve: Serve, server: PostgreSQL
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import bcrypt
 import httpx2 as httpx
 import pytest
 from sqlmodel import create_engine
@@ -155,6 +156,69 @@ def test_a_password_change_beats_a_login_that_was_checked_before_it(
     assert answers[0].status_code == 401
     assert answers[0].json() == {"detail": "Incorrect email or password."}
     assert len(server.rows("SELECT * FROM token")) == 1, "no second one was made"
+
+
+def cheap_hash() -> str:
+    return bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+
+
+def test_log_ins_at_once_succeed_when_the_hash_is_made_anew(serve: Serve) -> None:
+    server = serve(**SLOW)
+    ann = Person(server.client, "ann")
+    change_database(server, f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'")
+    statuses: list[int] = []
+
+    def send(number: int) -> None:
+        # From several addresses, since those of one come one after the other.
+        transport = httpx.HTTPTransport(local_address=f"127.0.0.{number}")
+        with httpx.Client(base_url=server.url, transport=transport) as client:
+            form = {"username": ann.email, "password": PASSWORD}
+            answer = client.post("/api/login", data=form, timeout=60)
+            statuses.append(answer.status_code)
+
+    threads = [threading.Thread(target=send, args=[number]) for number in range(2, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 6
+    ((stored,),) = server.rows('SELECT hashed_password FROM "user"')
+    assert stored.startswith("$2b$12$")
+
+
+def test_a_hash_made_anew_meanwhile_does_not_refuse_a_change(serve: Serve) -> None:
+    server = serve(**SLOW)
+    ann = Person(server.client, "ann")
+    change = {"password": "new", "current_password": PASSWORD}
+    with in_the_background(
+        ann, method="PATCH", path="/users/me", json=change
+    ) as answers:
+        time.sleep(0.3)  # the current one is checked, the new one is being hashed
+        change_database(
+            server, f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'"
+        )
+    assert answers[0].status_code == 200
+    ann.log_in("new")
+
+
+def test_an_address_that_was_changed_meanwhile_needs_the_password_to_be_changed_back(
+    serve: Serve,
+) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    change = {"email": ann.email}  # it is the same, so no password is asked for
+    engine = create_engine(server.database)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("UPDATE \"user\" SET email = 'ann@example.org'")
+        with in_the_background(
+            ann, method="PATCH", path="/users/me", json=change
+        ) as answers:
+            time.sleep(1)  # it has found the same address, and waits for the lock
+            connection.commit()
+    engine.dispose()
+    assert answers[0].status_code == 403
+    assert answers[0].json() == {"detail": "Current password is incorrect."}
+    assert server.rows('SELECT email FROM "user"') == [("ann@example.org",)]
 
 
 def test_a_server_that_was_killed_while_it_hashed_counts_no_failure(

@@ -1,0 +1,352 @@
+"""Crowds from one address, clients that have gone, and a database that is locked:
+nobody else waits for them, and every wait has an end.
+
+What is counted is right answers, not time.
+"""
+
+import asyncio
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+from sqlmodel import create_engine
+
+from core import engine, errors, queues, reads, security
+from core.queues import Queue
+from database import Rows, scan
+from tests.conftest import PASSWORD, ROOT, Person, Server, empty_database
+
+Serve = Callable[..., Server]
+CORES = os.cpu_count() or 1
+ELSEWHERE = "127.0.0.2"  # another address of this machine
+
+
+def sign_up(name: Any) -> dict[str, str]:
+    return {"name": "x", "email": f"{name}@example.com", "password": PASSWORD}
+
+
+def at(server: Server, address: str) -> httpx.Client:
+    """Give a client at another address."""
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=server.url, timeout=60, transport=transport)
+
+
+class Crowd:
+    """Requests at once, each on a connection of its own, while the test goes on."""
+
+    def __init__(self, number: int, method: str, url: str, **request: Any) -> None:
+        self.answers: list[httpx.Response] = []
+        self.request = request | {"method": method, "url": url}
+        limits = httpx.Limits(max_connections=number, max_keepalive_connections=0)
+        self.client = httpx.Client(timeout=60, limits=limits)
+        self.threads = [
+            threading.Thread(target=self.send, args=[index]) for index in range(number)
+        ]
+
+    def send(self, index: int) -> None:
+        request = dict(self.request)
+        if request["url"].endswith("/api/users"):
+            request["json"] = sign_up(index)
+        self.answers.append(self.client.request(**request))
+
+    def __enter__(self) -> "Crowd":
+        for thread in self.threads:
+            thread.start()
+        time.sleep(1)  # all of them wait by now
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in self.threads:
+            thread.join()
+        self.client.close()
+
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status_code for answer in self.answers)
+
+
+def send_and_go(server: Server, requests: list[bytes]) -> None:
+    """Send requests, each on a connection of its own, and close them all unanswered."""
+    sent = []
+    for request in requests:
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.sendall(request)
+        sent.append(connection)
+    time.sleep(0.5)  # they wait by now
+    for connection in sent:
+        connection.close()
+    time.sleep(0.5)
+
+
+def sign_up_request(name: str) -> bytes:
+    body = httpx.Request("POST", "http://x", json=sign_up(name)).read()
+    head = "POST /api/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
+    return f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def count_accounts(server: Server) -> int:
+    ((number,),) = server.rows('SELECT count(*) FROM "user"')
+    return int(number)
+
+
+@contextmanager
+def locked(server: Server) -> Iterator[None]:
+    """Lock the table of accounts against writers, as another program would."""
+    other = create_engine(server.database)
+    with other.connect() as connection:
+        if other.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql('LOCK TABLE "user" IN EXCLUSIVE MODE')
+        yield
+        connection.rollback()
+    other.dispose()
+
+
+# ---- Passwords ----
+
+
+def test_a_crowd_at_one_address_lets_somebody_at_another_log_in(serve: Serve) -> None:
+    server = serve(BCRYPT_ROUNDS="13")  # half a second a hash
+    ann = Person(server.client, "ann")
+    form = {"username": ann.email, "password": PASSWORD}
+    url = server.url + "/api/users"
+    with Crowd(20 * CORES, "POST", url) as crowd, at(server, ELSEWHERE) as client:
+        assert client.post("/api/login", data=form).status_code == 200
+        served_first = len(crowd.answers)
+        server.stop()
+    assert served_first < 10 * CORES
+    assert set(crowd.statuses()) == {201, 503}
+
+
+def test_the_101st_password_that_waits_at_one_address_is_429(serve: Serve) -> None:
+    server = serve(BCRYPT_ROUNDS="9")
+    ann = Person(server.client, "ann")
+    form = {"username": ann.email, "password": PASSWORD}
+    url = server.url + "/api/users"
+    with Crowd(150, "POST", url) as crowd, at(server, ELSEWHERE) as client:
+        assert client.post("/api/login", data=form).status_code == 200
+    counts = crowd.statuses()
+    assert set(counts) == {201, 429}
+    assert counts[201] >= 100
+    refused = [answer for answer in crowd.answers if answer.status_code == 429]
+    for answer in refused:
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert "waiting" in answer.json()["detail"]
+    assert server.client.post("/api/login", data=form).status_code == 200
+
+
+def test_nothing_is_hashed_for_clients_that_have_gone(serve: Serve) -> None:
+    server = serve(BCRYPT_ROUNDS="14")  # a second a hash
+    names = [f"gone{number}" for number in range(20 * CORES)]
+    send_and_go(server, [sign_up_request(name) for name in names])
+    answer = server.client.post("/api/users", json=sign_up("here"))
+    assert answer.status_code == 201
+    assert count_accounts(server) <= 4 * CORES + 1, "what had begun, and who stayed"
+
+
+def test_sigterm_answers_503_to_all_who_wait(serve: Serve) -> None:
+    server = serve(BCRYPT_ROUNDS="13")
+    with Crowd(50 + 10 * CORES, "POST", server.url + "/api/users") as crowd:
+        server.stop()
+    counts = crowd.statuses()
+    assert set(counts) == {201, 503}
+    assert counts[503] >= 50
+    assert counts[201] == count_accounts(server)
+    for answer in crowd.answers:
+        assert answer.status_code == 201 or int(answer.headers["Retry-After"]) >= 1
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_server_that_ignores_a_signal_goes_on_ignoring_it(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, os, signal\n"
+        "from main import app\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "async def run():\n"
+        "    async with app.router.lifespan_context(app):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        await asyncio.sleep(0.1)\n"
+        "asyncio.run(run())\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "print('it goes on')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"DATABASE_URL": empty_database(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.stdout, run.stderr) == ("it goes on\n", "")
+
+
+@pytest.mark.parametrize("queue", [security.hashing, engine.sessions, reads.scans])
+def test_who_has_waited_too_long_is_told_to_come_again(
+    root: Person, monkeypatch: pytest.MonkeyPatch, queue: Queue
+) -> None:
+    monkeypatch.setattr(queue, "free", 0)
+    monkeypatch.setattr(queue, "seconds", 0.1)
+    request: dict[str, Any] = {"method": "GET", "path": "/users?count=true"}
+    if queue is security.hashing:
+        request = {"method": "POST", "path": "/users", "json": sign_up("late")}
+    elif queue is engine.sessions:
+        request = {"method": "POST", "path": "/logout"}
+    answer = root(**request)
+    assert (answer.status_code, list(answer.json())) == (503, ["detail"])
+    assert int(answer.headers["Retry-After"]) >= 1
+    monkeypatch.undo()
+    assert root(**request).status_code in {200, 201, 204}
+
+
+def test_who_comes_while_the_server_stops_waits_for_a_moment_only(
+    ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.sessions, "free", 0)
+    monkeypatch.setattr(queues, "AT_THE_END", 0.1)
+    queues.told_to_stop.set()
+    try:
+        assert ann("POST", "/logout").status_code == 503
+    finally:
+        queues.told_to_stop.clear()
+
+
+# ---- Sessions ----
+
+
+def test_five_hundred_changes_at_once_are_all_made(serve: Serve) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+
+    async def run() -> list[int]:
+        limits = httpx.Limits(max_connections=500)
+        async with httpx.AsyncClient(
+            base_url=server.url, headers=ann.headers, timeout=60, limits=limits
+        ) as client:
+
+            async def change(number: int) -> int:
+                body = {"name": f"Ann {number}"}
+                return (await client.patch("/api/users/me", json=body)).status_code
+
+            return await asyncio.gather(*(change(number) for number in range(500)))
+
+    assert Counter(asyncio.run(run())) == {200: 500}
+
+
+def test_a_locked_database_holds_up_nobody_who_only_reads(serve: Serve) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    with locked(server), Crowd(20, "POST", server.url + "/api/users") as crowd:
+        assert ann("DELETE", "/users/12345").status_code == 403
+        assert ann("GET", "/users/me").json() == ann.account
+        assert server.client.get("/health").status_code == 200
+        assert len(crowd.answers) < 20, "the crowd still waits"
+        server.stop()
+    assert crowd.statuses() == {503: 20}
+    for answer in crowd.answers:
+        assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_clients_that_have_gone_wait_for_no_session(serve: Serve) -> None:
+    server = serve()
+    names = [f"gone{number}" for number in range(50)]
+    with locked(server):
+        send_and_go(server, [sign_up_request(name) for name in names])
+    answer = server.client.post("/api/users", json=sign_up("here"))
+    assert answer.status_code == 201
+    assert count_accounts(server) < 25, "what had a session, and who stayed"
+
+
+@pytest.mark.sqlite
+def test_a_file_put_in_its_place_that_is_locked_holds_up_nobody(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    copy = sqlite3.connect(tmp_path / "copy.db", isolation_level=None)
+    with closing(copy), closing(sqlite3.connect(tmp_path / "app.db")) as one:
+        one.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")
+        copy.execute("BEGIN EXCLUSIVE")
+        for file in tmp_path.glob("app.db*"):
+            file.unlink()
+        (tmp_path / "copy.db").rename(tmp_path / "app.db")
+        # If the event loop waited for each of them, the last would take minutes.
+        with Crowd(40, "GET", server.url + "/health") as crowd:
+            assert server.client.get("/docs").status_code == 200
+        assert crowd.statuses() == {503: 40}
+    assert ann("GET", "/users/me").json() == ann.account
+
+
+# ---- Searches and counts ----
+
+
+def fill(server: Server, number: int) -> None:
+    """Add so many accounts at once."""
+    other = create_engine(server.database)
+    with other.begin() as connection:
+        connection.execute(
+            text(
+                'INSERT INTO "user" (name, email, is_admin, created_at,'
+                " hashed_password) WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL"
+                " SELECT n + 1 FROM numbers WHERE n < :number) SELECT 'Name',"
+                " 'person' || n || '@example.com', :no, CURRENT_TIMESTAMP, 'x'"
+                " FROM numbers"
+            ),
+            {"number": number, "no": False},
+        )
+        connection.execute(
+            text('UPDATE "user" SET is_admin = :yes WHERE id = 1'), {"yes": True}
+        )
+    other.dispose()
+
+
+def test_searches_end_when_their_clients_go_and_when_the_server_stops(
+    serve: Serve,
+) -> None:
+    server = serve()
+    root = Person(server.client, "root")
+    fill(server, 500_000)
+    path = "/users?count=true&q=zz"
+    head = f"GET /api{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {root.token}"
+    send_and_go(server, [f"{head}\r\n\r\n".encode()] * 40)
+    # It would wait for 40 of nearly a second, and be refused after ten.
+    answer = root("GET", path)
+    assert (answer.status_code, answer.json()) == (200, [])
+    assert answer.headers["X-Total-Count"] == "0"
+    url = f"{server.url}/api{path}"
+    with Crowd(40, "GET", url, headers=root.headers) as crowd:
+        server.stop()
+    counts = crowd.statuses()
+    assert set(counts) <= {200, 503}
+    assert counts[503] >= 20
+    assert "Traceback" not in server.log.read_text()
+    for answer in crowd.answers:
+        assert answer.status_code == 200 or int(answer.headers["Retry-After"]) >= 1
+
+
+def test_a_mistake_in_the_sql_of_a_search_is_500(client: TestClient) -> None:
+    app = FastAPI()
+    errors.install(app)
+
+    @app.get("/")
+    async def search(request: Request) -> Rows:
+        return await scan(request, text('SELECT no_such_column FROM "user"'))
+
+    with TestClient(app, raise_server_exceptions=False) as other:
+        assert other.get("/").status_code == 500
