@@ -121,8 +121,9 @@ async def prepare_change(
 ) -> UserChange:
     """Check and hash passwords. That is slow, so it comes before the session."""
     values = {}
-    for name in update.model_fields_set:
-        values[name] = getattr(update, name)
+    for name, value in update:
+        if name in update.model_fields_set:  # what was sent
+            values[name] = value
     if "is_admin" in values and not access.asker_is_admin:
         raise errors.AdministratorsOnly
     user = access.user
