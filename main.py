@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
-from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
-from core import engine, errors, journal, middleware, queues
+from core import engine, errors, journal, middleware, openapi, queues
 from database import create_database, read
 from models import User
 from routers import login_router, user_router
@@ -41,11 +40,6 @@ Accounts with log-in. Begin with *Create User*: try it out, and execute. Then pr
 """
 
 
-def get_operation_id(route: APIRoute) -> str:
-    """Name an operation in generated clients as its function is named here."""
-    return route.name
-
-
 # FastAPI, with a /docs that loads nothing from the internet.
 app = FastAPIOffline(
     title="Users API",
@@ -54,7 +48,7 @@ app = FastAPIOffline(
     openapi_tags=[{"name": "users"}, {"name": "log in"}, {"name": "health"}],
     redoc_url=None,
     lifespan=lifespan,
-    generate_unique_id_function=get_operation_id,
+    generate_unique_id_function=openapi.get_operation_id,
     swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": True},
 )
 app.include_router(user_router.router)
@@ -64,7 +58,7 @@ middleware.install(app)
 journal.install()
 
 
-@app.get("/health", tags=["health"], responses=errors.documented())
+@app.get("/health", tags=["health"], responses=openapi.HEALTH)
 async def health() -> dict[str, str]:
     """Tell whether the table of accounts can be read."""
     try:

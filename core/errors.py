@@ -1,7 +1,7 @@
-"""Every refusal, written once: the code raises it, /docs lists it.
+"""Every refusal, written once: the code raises it, and core/openapi.py lists it.
 
-It promises an exception for each refusal, `documented` for the routers, and one shape
-for all of them, `{"detail": …}`. Nothing else needs you to read this.
+It promises an exception for each refusal, and one shape for all of them,
+`{"detail": …}`. Nothing else needs you to read this.
 """
 
 import logging
@@ -134,6 +134,7 @@ class TooManyWrongPasswords(Refusal):
 
 class TooManyWaiting(Refusal):
     status = 429
+    header = RETRY_AFTER
     text = "Too many passwords from your address are waiting. Try again in a moment."
 
     def __init__(self) -> None:
@@ -142,6 +143,7 @@ class TooManyWaiting(Refusal):
 
 class TooBusy(Refusal):
     status = 503
+    header = RETRY_AFTER
     text = "Too many passwords are waiting. Try again in a moment."
 
     def __init__(self) -> None:
@@ -150,6 +152,7 @@ class TooBusy(Refusal):
 
 class SearchTooLong(Refusal):
     status = 503
+    header = RETRY_AFTER
     text = "A search or a count may take 10 s, with those before it. Try again later."
 
     def __init__(self) -> None:
@@ -163,51 +166,6 @@ class DatabaseUnavailable(Refusal):
 
     def __init__(self) -> None:
         super().__init__({"Retry-After": "1"})
-
-
-# ---- What /docs and generated clients know of refusals. ----
-
-
-class Refused(SQLModel):
-    """Why a request was refused."""
-
-    detail: str
-
-
-class FieldMistake(SQLModel):
-    """What is wrong, and where: `["body", "email"]`."""
-
-    type: str
-    loc: list[str | int]
-    msg: str
-
-
-class Mistakes(SQLModel):
-    """What is wrong with what was sent."""
-
-    detail: list[FieldMistake]
-
-
-def document_header(name: str, description: str) -> dict[str, Any]:
-    return {name: {"description": description, "schema": {"type": "string"}}}
-
-
-def documented(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
-    """List refusals for `responses=`, each with its text as an example."""
-    responses: dict[int | str, dict[str, Any]] = {}
-    every_one: list[type[Refusal]] = [*refusals, DatabaseUnavailable]
-    for refusal in every_one:
-        new: dict[str, Any] = {
-            "model": Mistakes if refusal is Mistake else Refused,
-            "content": {"application/json": {"examples": {}}},
-        }
-        response = responses.setdefault(refusal.status, new)
-        label = re.sub("(?<=[a-z])(?=[A-Z])", " ", refusal.__name__)
-        example = {"summary": label, "value": {"detail": refusal.text}}
-        response["content"]["application/json"]["examples"][refusal.__name__] = example
-        if refusal.header is not None:
-            response["headers"] = document_header(*refusal.header)
-    return responses
 
 
 # ---- What goes wrong without being raised here: bad input, the database, mistakes ----

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import OAuth2PasswordRequestForm
 
-from core import errors, security
+from core import errors, openapi, security
 from core.fields import normal_address
 from core.queues import client_network
 from database import SessionDep
@@ -17,12 +17,6 @@ from routers.dependencies import BearerToken, CurrentUser
 TOKEN_LIFETIME = timedelta(days=7)
 
 router = APIRouter(prefix="/api", tags=["log in"])
-
-# What each route may refuse. Only /docs needs it.
-FORM = [errors.WrongLogin, errors.BodyTooLarge, errors.NotAForm, errors.Mistake]
-WAITING = [errors.TooManyWaiting, errors.TooBusy]
-LOG_IN = errors.documented(*FORM, *WAITING, errors.TooManyWrongPasswords)
-LOG_OUT = errors.documented(errors.NotSignedIn, errors.DeadToken)
 
 LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
 
@@ -57,7 +51,7 @@ async def check_login(form: LoginForm, request: Request) -> Login:
 CheckedLogin = Annotated[Login, Depends(check_login)]
 
 
-@router.post("/login", responses=LOG_IN)
+@router.post("/login", responses=openapi.LOG_IN)
 def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
     """Log in: `username` is the email. The token in the answer lasts 7 days."""
     # Locked until the commit; the password may have changed while it was checked.
@@ -84,7 +78,7 @@ def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
     )
 
 
-@router.post("/logout", status_code=204, responses=LOG_OUT)
+@router.post("/logout", status_code=204, responses=openapi.LOG_OUT)
 def log_out(_user: CurrentUser, token: BearerToken, session: SessionDep) -> None:
     """Log out: this token is dead."""
     hashed_token = security.digest(token or "")  # CurrentUser has refused None

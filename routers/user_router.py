@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, delete
 
-from core import errors, journal, paging
+from core import errors, journal, openapi, paging
 from core.security import (
     SELECT_BY_ID,
     Access,
@@ -19,33 +19,6 @@ from models import Token, User, UserCreate, UserPublic, UserUpdate
 from routers.dependencies import AccessDep, CurrentAdmin, lock_users
 
 router = APIRouter(prefix="/api/users", tags=["users"])
-
-# What each route may refuse, and the headers of its answer. Only /docs needs it.
-LOCATION = errors.document_header("Location", "Where the account is.")
-LINK = errors.document_header("Link", 'The next page: `<URL>; rel="next"`.')
-TOTAL = errors.document_header("X-Total-Count", "How many match, with `count=true`.")
-BODY = [errors.BlankField, errors.EmailTaken, errors.BodyTooLarge, errors.NotJSON]
-ACCESS = [errors.NotSignedIn, errors.AdministratorsOnly, errors.UserNotFound]
-PASSWORD = [errors.CurrentPasswordMissing, errors.WrongCurrentPassword]
-WAITING = [errors.TooManyWaiting, errors.TooBusy]
-SIGN_UP = errors.documented(*BODY, *WAITING, errors.Mistake)
-SIGN_UP[201] = {"headers": LOCATION}
-LIST = errors.documented(
-    errors.NotSignedIn,
-    errors.AdministratorsOnly,
-    errors.Mistake,
-    errors.SearchTooLong,
-)
-LIST[200] = {"headers": LINK | TOTAL}
-ONE_USER = errors.documented(*ACCESS, errors.Mistake)
-CHANGE = errors.documented(
-    *ACCESS,
-    *PASSWORD,
-    *BODY,
-    *WAITING,
-    errors.Mistake,
-    errors.TooManyWrongPasswords,
-)
 
 
 async def prepare_user(sign_up: UserCreate, request: Request) -> User:
@@ -62,7 +35,7 @@ async def prepare_user(sign_up: UserCreate, request: Request) -> User:
 NewUser = Annotated[User, Depends(prepare_user)]
 
 
-@router.post("", status_code=201, response_model=UserPublic, responses=SIGN_UP)
+@router.post("", status_code=201, response_model=UserPublic, responses=openapi.SIGN_UP)
 def create_user(
     new_user: NewUser, session: SessionDep, request: Request, response: Response
 ) -> User:
@@ -71,7 +44,8 @@ def create_user(
     try:
         session.commit()
     except IntegrityError as error:
-        # The email is taken. The unique index decides; looking first would only guess.
+        # The email is taken. The unique index tells; what a SELECT had found before
+        # could be outdated by now. from None: the log needs no traceback of it.
         raise errors.conflict(error) from None
     # Where the new account can be read: the path that read_user below serves.
     location = request.url_for("read_user", user_id=new_user.id)
@@ -79,7 +53,7 @@ def create_user(
     return new_user
 
 
-@router.get("", response_model=list[UserPublic], responses=LIST)
+@router.get("", response_model=list[UserPublic], responses=openapi.LIST)
 async def list_users(
     page: Annotated[paging.Page, Query()],
     _admin: CurrentAdmin,
@@ -87,6 +61,7 @@ async def list_users(
     response: Response,
 ) -> Rows:
     """List accounts page by page, for administrators. `Link` leads to the next page."""
+    # Dictionaries: response_model makes accounts of them.
     rows, after = await paging.find_page(request, page)
     if page.count:
         total = await paging.count(request, page.q)
@@ -97,19 +72,19 @@ async def list_users(
     return rows
 
 
-@router.get("/{user_id}", responses=ONE_USER)
+@router.get("/{user_id}", responses=openapi.ONE_USER)
 async def read_user(access: AccessDep) -> UserPublic:
     """Read one account."""
-    return access.user
+    return access.user  # a UserPublic already
 
 
 class UserChange(NamedTuple):
     """A change of an account, with its passwords checked and hashed."""
 
     access: Access
-    values: dict[str, Any]
-    new_hash: dict[str, str]  # the hash of a new password, or nothing
-    verified_hash: str | None  # the hash that current_password is right for
+    values: dict[str, Any]  # what was sent
+    new_hash: dict[str, str]  # the column hashed_password, if there is a new password
+    verified_hash: str | None  # the stored hash that current_password matched
 
 
 def needs_current_password(values: dict[str, Any], email: str) -> bool:
@@ -120,10 +95,8 @@ async def prepare_change(
     access: AccessDep, update: UserUpdate, request: Request
 ) -> UserChange:
     """Check and hash passwords. That is slow, so it comes before the session."""
-    values = {}
-    for name, value in update:
-        if name in update.model_fields_set:  # what was sent
-            values[name] = value
+    sent = update.model_fields_set
+    values = {name: value for name, value in update if name in sent}
     if "is_admin" in values and not access.asker_is_admin:
         raise errors.AdministratorsOnly
     user = access.user
@@ -134,7 +107,7 @@ async def prepare_change(
         account = await find_by_password(
             SELECT_BY_ID,
             values["current_password"],
-            f"user {user.id}",
+            f"user {user.id}",  # under this name wrong tries count together
             request,
             user_id=user.id,
         )
@@ -150,12 +123,12 @@ async def prepare_change(
 PreparedChange = Annotated[UserChange, Depends(prepare_change)]
 
 
-@router.patch("/{user_id}", response_model=UserPublic, responses=CHANGE)
+@router.patch("/{user_id}", response_model=UserPublic, responses=openapi.CHANGE)
 def update_user(change: PreparedChange, session: SessionDep, request: Request) -> User:
     """Change what you send. Your own email and password need `current_password`."""
     access = change.access
     values = change.values
-    # Asked again: the accounts may have changed while a password was hashed.
+    # Check again: the accounts may have changed while a password was hashed.
     asker, user = lock_users(session, access)
     if "is_admin" in values and not asker.is_admin:
         raise errors.AdministratorsOnly
@@ -167,7 +140,7 @@ def update_user(change: PreparedChange, session: SessionDep, request: Request) -
             raise errors.WrongCurrentPassword
     user.sqlmodel_update(values, update=change.new_hash)
     session.add(user)
-    if change.new_hash:  # a new password ends the other log-ins
+    if change.new_hash:  # a new password ends all log-ins but this one
         statement = delete(Token).where(
             col(Token.user_id) == user.id,
             col(Token.hashed_token) != access.hashed_token,
@@ -185,7 +158,7 @@ def update_user(change: PreparedChange, session: SessionDep, request: Request) -
     return user
 
 
-@router.delete("/{user_id}", status_code=204, responses=ONE_USER)
+@router.delete("/{user_id}", status_code=204, responses=openapi.ONE_USER)
 def delete_user(access: AccessDep, session: SessionDep, request: Request) -> None:
     """Delete one account and its tokens."""
     asker, user = lock_users(session, access)
