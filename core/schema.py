@@ -53,8 +53,10 @@ from core.engine import FILE, ON_LOOP
 from core.errors import passes_by_itself
 from core.settings import DATABASE_URL, exit_with
 
-# Alembic warns of indexes that it cannot compare on SQLite: expression_indexes does.
+# Alembic warns of indexes that it cannot compare on SQLite, as expression_indexes does,
+# and of tables that refer to each other, whose order does not matter here.
 warnings.filterwarnings("ignore", message=".*expression-based")
+warnings.filterwarnings("ignore", message="Cannot correctly sort tables")
 
 WAYS_OUT = (
     "Nothing was changed. Put models.py back, or start with empty tables:"
@@ -72,9 +74,10 @@ def create_or_extend_tables(engine: Engine) -> list[str]:
             for name in SQLModel.metadata.tables:
                 if name not in old_tables:
                     new_tables.append(name)
-            if len(new_tables) == len(SQLModel.metadata.tables):  # the first start
-                return []
-            return new_tables + extend_tables(connection)
+            added = extend_tables(connection)
+            if len(new_tables) < len(SQLModel.metadata.tables):  # not the first start
+                added = new_tables + added
+            return added
     except SQLAlchemyError as error:
         if passes_by_itself(error):
             exit_with(
@@ -208,7 +211,7 @@ def expression_indexes(connection: Connection) -> Iterator[ops.CreateIndexOp]:
     """Give the indexes such as lower(name) that SQLite lacks: Alembic leaves them."""
     statement = text("SELECT name FROM sqlite_master WHERE type = 'index'")
     existing = connection.execute(statement).scalars().all()
-    for table in SQLModel.metadata.sorted_tables:
+    for table in SQLModel.metadata.tables.values():
         for index in table.indexes:
             if has_expressions(index) and index.name not in existing:
                 yield ops.CreateIndexOp.from_index(index)
@@ -460,7 +463,7 @@ def compare_rules(
     found.reflect(connection, only=list(SQLModel.metadata.tables))
     indexes: list[MigrateOperation] = []
     differences: list[str] = []
-    for table in SQLModel.metadata.sorted_tables:
+    for table in SQLModel.metadata.tables.values():
         found_table = found.tables[table.name]
         if connection.dialect.name == "sqlite":
             read_on_delete(connection, found_table)
@@ -528,7 +531,7 @@ def is_gone(rule: Rule, table: Table, found_table: Table) -> bool:
 
 
 def enum_columns() -> Iterator[tuple[Table, Column[Any], Enum]]:
-    for table in SQLModel.metadata.sorted_tables:
+    for table in SQLModel.metadata.tables.values():
         for column in table.columns:
             if isinstance(column.type, Enum):
                 yield table, column, column.type

@@ -9,7 +9,7 @@ from typing import Any
 import bcrypt
 from faker import Faker
 from rich.progress import track
-from sqlmodel import SQLModel, func, insert, select
+from sqlmodel import func, insert, select
 
 from core.engine import engine
 from database import create_database
@@ -24,16 +24,6 @@ def count() -> int:
         return int(
             connection.execute(select(func.count()).select_from(User)).scalar_one()
         )
-
-
-def reset() -> None:
-    """Empty every table, after asking."""
-    if input(f"Delete {count():,} accounts from {engine.url!r}? Type yes: ") != "yes":
-        raise SystemExit("Nothing was deleted.")
-    with engine.begin() as connection:
-        for table in reversed(SQLModel.metadata.sorted_tables):
-            connection.execute(table.delete())
-    print("The database is empty.")
 
 
 def fill(number: int) -> str:
@@ -65,24 +55,18 @@ def main() -> None:
     parser.add_argument(
         "--add", action="store_true", help="even if there are accounts already"
     )
-    parser.add_argument(
-        "--reset", action="store_true", help="empty the database instead"
-    )
     options = parser.parse_args()
     create_database()
-    if options.reset:
-        return reset()
     if not options.number or options.number < 1:
         parser.error("say how many accounts, as in: python -m tools.fake 1000")
     if count() and not options.add:
         raise SystemExit(
             f"{count():,} accounts are there already:"
-            " --add adds to them, --reset deletes them."
+            " --add adds to them, python -m tools.data reset deletes them."
         )
     email = fill(options.number)
     print(f"{count():,} accounts. Log in as one of them:")
     print(f"curl -d username={email} -d password={PASSWORD} localhost:8000/api/login")
-    return None
 
 
 if __name__ == "__main__":
