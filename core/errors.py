@@ -233,9 +233,11 @@ def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
         return (
             code & 0xFF in SQLITE_PASSING
         )  # the rest of the bits say more of the same
+    if error.connection_invalidated:  # another one is opened
+        return True
     state = getattr(error.orig, "sqlstate", None)
     if state is None:  # no answer at all
-        return error.connection_invalidated or isinstance(error, exc.OperationalError)
+        return isinstance(error, exc.OperationalError)
     return str(state).startswith(POSTGRESQL_PASSING)
 
 
