@@ -26,6 +26,7 @@ from sqlalchemy import (
     Dialect,
     Engine,
     Enum,
+    Executable,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -64,8 +65,11 @@ WAYS_OUT = (
 )
 
 
-def create_or_extend_tables(engine: Engine) -> list[str]:
-    """Bring the tables up to the models, and name what was added to older ones."""
+def create_or_extend_tables(engine: Engine, count: Executable) -> tuple[list[str], int]:
+    """Bring the tables up to the models; name what was added to older ones, and count.
+
+    It counts here, where no other start has locked the table.
+    """
     try:
         with begin_alone(engine) as connection:
             old_tables = inspect(connection).get_table_names()
@@ -77,7 +81,7 @@ def create_or_extend_tables(engine: Engine) -> list[str]:
             added = extend_tables(connection)
             if len(new_tables) < len(SQLModel.metadata.tables):  # not the first start
                 added = new_tables + added
-            return added
+            return added, connection.execute(count).scalar_one()
     except SQLAlchemyError as error:
         if passes_by_itself(error):
             exit_with(
@@ -520,10 +524,11 @@ def is_gone(rule: Rule, table: Table, found_table: Table) -> bool:
     for column in rule.columns:
         if column not in table.columns:
             return True
-    index_names = {index.name for index in table.indexes}
-    for index in found_table.indexes:
-        if index.name in index_names and names(index.columns) == rule.columns:
-            return True
+    if rule.text == UNIQUE:
+        index_names = {index.name for index in table.indexes}
+        for index in found_table.indexes:
+            if index.name in index_names and names(index.columns) == rule.columns:
+                return True
     return False
 
 
