@@ -54,6 +54,10 @@ from core.engine import FILE, ON_LOOP
 from core.errors import passes_by_itself
 from core.settings import DATABASE_URL, exit_with
 
+# Requests wait behind a start that waits for a table on PostgreSQL. So it does not wait
+# for ever; but for longer than a statement of theirs may take.
+TABLE_TIMEOUT = "15s"
+
 # Alembic warns of indexes that it cannot compare on SQLite, as expression_indexes does,
 # and of tables that refer to each other, whose order does not matter here.
 warnings.filterwarnings("ignore", message=".*expression-based")
@@ -102,9 +106,7 @@ def begin_alone(engine: Engine) -> Iterator[Connection]:
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(0)"))
-                # Requests wait behind a start that waits for a table, so it does not
-                # wait for ever; but for longer than a request's statement may take.
-                connection.execute(text("SET LOCAL lock_timeout = '15s'"))
+                connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))
         except (DBAPIError, OSError) as error:
             reason = first_line(error)
             exit_with(f"DATABASE_URL: {DATABASE_URL!r} cannot be opened: {reason}")

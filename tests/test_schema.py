@@ -140,6 +140,7 @@ from sqlmodel import Relationship
 class Mood(Enum):
     GOOD = "good"
     BAD = "bad"
+    AWFUL = "awful"
 
 
 class Team(SQLModel, table=True):
@@ -239,22 +240,22 @@ def test_fields_of_every_kind_join_a_table_that_has_rows(project: Project) -> No
     assert project.schema() == schema
     server.stop()
 
-    project.change('    BAD = "bad"\n', '    BAD = "bad"\n    SPLENDID = "splendid"\n')
+    project.change('    AWFUL = "awful"\n', '    BEST = "best"\n')  # no row has it
     project.change("MAX_NAME = 100", "MAX_NAME = 200")
     project.change("max_length=20, index", "index")
     server = project.serve()
-    longer = ["mood.SPLENDID", "user.name (longer)", "user.tier (longer)"]
+    longer = ["mood.BEST", "user.name (longer)", "user.tier (longer)"]
     assert sorted(filter(None, added(server).split(", "))) == (
         longer if POSTGRESQL else []
     )
-    sent = {"mood": "splendid", "name": "n" * 200, "tier": "t" * 300}
+    sent = {"mood": "best", "name": "n" * 200, "tier": "t" * 300}
     ann = on(server, project.ann)
     assert ann("PATCH", "/users/me", json=sent).status_code == 200
     answer = ann("GET", "/users/me").json()
     assert {name: answer[name] for name in sent} == sent
     server.stop()
 
-    project.change('    SPLENDID = "splendid"\n', "")
+    project.change('    BEST = "best"\n', "")
     assert "user.mood: rows have a value that is not a member of mood" in (
         project.refusal()
     )
@@ -274,7 +275,7 @@ WAYS_OUT = """
     team_id: int | None = Field(default=None, foreign_key="team.id")
     seen: datetime | None = Field(default_factory=now)
     key: UUID = Field(default=UUID(int=1))
-    alias: str | None = None
+    alias: str | None = Field(default=None, unique=True)
 """
 TOLD = [
     "token.user_id: a reference to user.id ON DELETE CASCADE in the database, not in",
@@ -299,6 +300,7 @@ def test_what_could_lose_or_invent_data_is_told_and_each_way_out_works(
 ) -> None:
     project.sql('ALTER TABLE "user" ADD COLUMN nick VARCHAR')
     project.sql("UPDATE \"user\" SET nick = 'Annie' WHERE id = 1")
+    project.sql('CREATE UNIQUE INDEX nicks ON "user" (nick)')
     project.change("class UserBase(", IMPORTS)
     project.change(NAME, NAME + REFUSED)
     for old, new in (
@@ -359,8 +361,15 @@ def test_what_the_database_refuses_is_told_in_one_line(project: Project) -> None
             NAME + "    team_id: int | None = Field(None, foreign_key='teams.id')\n",
             "models.py: .*'user.team_id' could not find table 'teams'",
         ),
+        (
+            NAME,
+            NAME + "    day: date | None = Field(None, sa_column_kwargs={"
+            "'server_default': func.nowhere()})\n",
+            "user.day: ",
+        ),
     ):
         shutil.copy(ROOT / "models.py", project.models)
+        project.change("class UserBase(", IMPORTS)
         project.change(old, new)
         text = project.refusal()
         assert re.search(told, text), text
