@@ -48,9 +48,8 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 def create_database() -> None:
     """Create missing tables and columns, and log how many accounts there are."""
     create_file()
-    added = create_or_extend_tables(engine)
-    with Session(engine) as session:
-        users = session.exec(select(func.count()).select_from(User)).one()
+    count = select(func.count()).select_from(User)
+    added, users = create_or_extend_tables(engine, count)
     log.info("Database: %s, accounts: %s", DATABASE_URL.set(query={}), users)
     if added:
         log.info("added %s", ", ".join(added))

@@ -151,6 +151,17 @@ def hide_rows(context: ExceptionContext) -> None:
         error.args = (*message, *error.args[1:])
 
 
+@event.listens_for(engine, "handle_error")
+def forget_statements(context: ExceptionContext) -> None:
+    """Open other connections if another start, or a reset, has changed a table.
+
+    PostgreSQL refuses the statements that a connection has prepared for the old one.
+    """
+    diagnosis = getattr(context.original_exception, "diag", None)
+    if getattr(diagnosis, "source_function", None) == "RevalidateCachedQuery":
+        context.is_disconnect = True
+
+
 if SQLITE:
 
     @event.listens_for(engine, "handle_error")

@@ -283,9 +283,11 @@ def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
         code = getattr(error.orig, "sqlite_errorcode", 0)
         main_code = code & 0xFF  # the higher bits say more of the same
         return main_code in SQLITE_PASSING
+    if error.connection_invalidated:  # another one is opened
+        return True
     state = getattr(error.orig, "sqlstate", None)
     if state is None:  # no answer at all
-        return error.connection_invalidated or isinstance(error, exc.OperationalError)
+        return isinstance(error, exc.OperationalError)
     return str(state).startswith(POSTGRESQL_PASSING)
 
 

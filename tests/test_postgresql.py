@@ -8,17 +8,21 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import PASSWORD, Person, Server
+from tests.conftest import PASSWORD, ROOT, Person, Server
+from tests.test_schema import AGE, IMPORTS, NAME, Project, added, on
 
 psycopg = pytest.importorskip(
     "psycopg", reason="needs: pip install -r tools/requirements.txt"
@@ -332,6 +336,54 @@ def test_a_search_leaves_no_connection_and_finds(
         connected = other.execute(count, [url.rpartition("/")[2]]).fetchone()
     assert connected
     assert connected[0] <= 25, "40 searches have closed theirs"
+
+
+def test_a_host_goes_on_when_another_one_extends_the_tables(
+    serve: Serve, server: PostgreSQL, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, partial(serve, url=new_database(server.url)))
+    project.change("class UserBase(", IMPORTS)
+    project.change(NAME, NAME + "    mood: Mood = Mood.GOOD\n")
+    one = project.serve()
+    ann = on(one, project.ann)
+    for _ in range(20):  # until psycopg prepares the statements
+        assert ann("GET", "/users/me").json()["mood"] == "good"
+    project.change('    BAD = "bad"\n', '    BAD = "bad"\n    BEST = "best"\n')
+    project.change("MAX_NAME = 100", "MAX_NAME = 200")
+    other = project.serve()
+    assert added(other) == "user.name (longer)"
+    bob = on(other, project.bob)
+    assert bob("PATCH", "/users/me", json={"mood": "best"}).status_code == 200
+    assert bob("GET", "/users/me").json()["mood"] == "best"
+    answers = [ann("GET", "/users/me").status_code for _ in range(20)]
+    assert Counter(answers) in (Counter({200: 20}), Counter({200: 19, 503: 1})), (
+        "at most what was prepared for the old table"
+    )
+
+
+def test_a_start_does_not_wait_for_ever_with_all_requests_behind_it(
+    serve: Serve, server: PostgreSQL, tmp_path: Path
+) -> None:
+    url = new_database(server.url)
+    project = Project(tmp_path, partial(serve, url=url))
+    project.change(NAME, NAME + AGE)
+    code = "import core.schema; core.schema.TABLE_TIMEOUT = '100ms'; import models;"
+    code += "from database import create_database; create_database()"
+    start = partial(
+        subprocess.run,
+        [sys.executable, "-c", code],
+        env=os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)},
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    with psycopg.connect(url.replace("+psycopg", "")) as other:
+        other.execute('SELECT * FROM "user"')
+        refused = start()
+    assert "cannot be changed now: " in refused.stderr
+    assert refused.stderr.endswith("Nothing was changed. Start again in a moment.\n")
+    assert (start().stderr, start().returncode) == ("", 0)
 
 
 def test_no_connection_is_held_while_a_password_is_hashed(

@@ -1,6 +1,9 @@
 """One field is one line, and a database that is older keeps its rows."""
 
+import contextlib
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 from sqlmodel import create_engine
 
-from tests.conftest import POSTGRESQL, ROOT, Person, Server
+from tests.conftest import POSTGRESQL, ROOT, Person, Server, empty_database
 
 Serve = Callable[..., Server]
 AGE = "    age: int | None = None\n"
@@ -124,85 +127,294 @@ def test_one_line_is_a_field_in_the_table_in_sign_up_patch_answers_and_docs(
     ]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ('plan: str = "it\'s 100 % free:now"', "it's 100 % free:now"),
-        ("score: int = 0", 0),
-        ("is_new: bool = True", True),
-        ("is_old: bool = False", False),
-        ("rate: float = 0.5", 0.5),
-        ('plan: str = Field(default="free", max_length=20, index=True)', "free"),
-    ],
-)
-def test_a_required_field_with_a_default_gives_it_to_old_rows(
-    project: Project, field: str, value: Any
-) -> None:
-    name = field.partition(":")[0]
-    project.change(NAME, f"{NAME}    {field}\n")
-    server = project.serve()
-    ann = on(server, project.ann)
-    assert ann("GET", "/users/me").json() == ann.account | {name: value}
-    assert ann("PATCH", "/users/me", json={name: None}).status_code == 422
-    assert Person(server.client, "cid").account[name] == value
-    server.stop()
-    again = project.serve()
-    assert on(again, ann)("GET", "/users/me").json()[name] == value
+IMPORTS = """
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from uuid import UUID, uuid4
+
+from sqlalchemy import JSON, CheckConstraint, Column, Computed, Integer, func
+from sqlmodel import Relationship
 
 
-def test_a_table_and_an_index_are_added(project: Project) -> None:
-    project.change(NAME, "    name: str = Field(max_length=100, index=True)\n")
-    text = project.models.read_text()
-    table = "class Note(SQLModel, table=True):\n"
-    table += "    id: int | None = Field(default=None, primary_key=True)\n"
-    project.models.write_text(f"{text}\n\n{table}")
-    server = project.serve()
-    assert on(server, project.ann)("GET", "/users/me").json() == project.ann.account
-    assert "ix_user_name" in str(project.schema())
-    assert project.sql("SELECT * FROM note") == []
+class Mood(Enum):
+    GOOD = "good"
+    BAD = "bad"
+    AWFUL = "awful"
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        (NAME, NAME + "    age: int\n", "user.age"),
-        (NAME, "    nick: str = Field(max_length=100)\n", "user.name"),
-        (NAME, "    name: int\n", "user.name"),
-        (NAME, "    name: str | None = Field(max_length=100)\n", "user.name"),
-        pytest.param(
-            NAME,
-            NAME + "    tag: str | None = Field(default=None, unique=True)\n",
-            "tag",
-            marks=pytest.mark.sqlite,  # PostgreSQL can add it
-        ),
-    ],
-)
-def test_what_could_lose_or_invent_data_stops_the_start_and_changes_nothing(
-    project: Project, old: str, new: str, told: str
-) -> None:
-    project.change(old, new)
-    if "nick" in new:  # else the rules and the index of the name would not import
-        project.models.write_text(
-            project.models.read_text().replace('"name"', '"nick"')
-        )
-    text = project.refusal()
-    assert told in text
-    assert len(text.strip().splitlines()) < 8
-    shutil.copy(ROOT / "models.py", project.models)
-    server = project.serve()
-    assert on(server, project.ann)("GET", "/users/me").json() == project.ann.account
+class Team(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
 
 
-def test_a_unique_index_that_the_rows_break_stops_the_start(project: Project) -> None:
-    project.sql("UPDATE \"user\" SET name = 'same'")
-    project.change(NAME, NAME + AGE)
+class UserBase("""
+# Each with the value that old rows get, and one to send.
+FIELDS: dict[str, tuple[Any, Any]] = {
+    "age: int | None = None": (None, 42),
+    'plan: str = "it\'s 100 % free:now \\\\ é"': ("it's 100 % free:now \\ é", "x"),
+    'tier: str = Field(default="free", max_length=20, index=True)': ("free", "gold"),
+    "score: int = 0": (0, -1),
+    "rate: float = -0.5": (-0.5, 1.25),
+    "is_new: bool = True": (True, False),
+    "is_old: bool = False": (False, True),
+    "tag: str | None = Field(default=None, unique=True)": (None, "one"),
+    "nick: str | None = Field(default=None, unique=True, index=True)": (None, "two"),
+    "team_id: int | None = Field(default=None, foreign_key='team.id',"
+    " ondelete='SET NULL', index=True)": (None, 1),
+    "likes: list[str] = Field(default=[], sa_type=JSON)": ([], ["tea"]),
+    "notes: list[str] = Field(default_factory=list, sa_type=JSON)": ([], ["a:b"]),
+    "conf: dict[str, str] = Field(default={'a': \"it's 1 %\"}, sa_type=JSON)": (
+        {"a": "it's 1 %"},
+        {"b": "c"},
+    ),
+    "more: dict[str, int] = Field(default_factory=dict, sa_type=JSON)": ({}, {"b": 1}),
+    "mood: Mood = Mood.GOOD": ("good", "bad"),
+    "last_mood: Mood | None = None": (None, "good"),
+    "born: date = date(2020, 1, 2)": ("2020-01-02", "1999-12-31"),
+    "wakes: time = time(7, 30)": ("07:30:00", "08:00:01"),
+    "paid: datetime = datetime(2020, 1, 2, tzinfo=UTC)": (
+        "2020-01-02T00:00:00Z",
+        "2021-05-06T07:08:09Z",
+    ),
+    "seen: datetime | None = Field(default_factory=now)": (None, None),
+    "span: timedelta = timedelta(days=1, seconds=3)": ("P1DT3S", "PT5S"),
+    "owes: Decimal = Field(default=Decimal('1.50'), max_digits=7, decimal_places=2)": (
+        "1.50",
+        "-20.25",
+    ),
+    "key: UUID = UUID('12345678123456781234567812345678')": (
+        "12345678-1234-5678-1234-567812345678",
+        "00000000-0000-0000-0000-000000000001",
+    ),
+    'raw: bytes = b"it\'s \\x00"': ("it's \0", "abc"),
+}
+
+
+def name_of(field: str) -> str:
+    return field.partition(":")[0]
+
+
+def added(server: Server) -> str:
+    """Give what the last start said that it added."""
+    last = server.log.read_text().rpartition("Started server process")[2]
+    found = re.search("added (.*)", last)
+    return found[1] if found else ""
+
+
+def test_fields_of_every_kind_join_a_table_that_has_rows(project: Project) -> None:
+    lines = "".join(f"    {field}\n" for field in FIELDS)
+    project.change("class UserBase(", IMPORTS)
+    project.change(NAME, NAME + lines)
     project.change(
-        NAME, "    name: str = Field(max_length=100, index=True, unique=True)\n"
+        "    hashed_password: str\n",
+        "    hashed_password: str\n"
+        '    team: Team | None = Relationship(back_populates="users")\n',
     )
-    text = project.refusal()
-    assert "ix_user_name" in text
-    assert "not unique" in text
-    assert "same" not in text
+    users = '    users: list["User"] = Relationship(back_populates="team")\n'
+    project.change("    name: str\n", "    name: str\n" + users)
+    server = project.serve()
+    names = {f"user.{name_of(field)}" for field in FIELDS}
+    indexes = {f"ix_user_{name}" for name in ("tier", "nick", "team_id")}
+    assert {*added(server).split(", ")} == names | indexes | {"team", "uq_user_tag"}
+    project.sql("INSERT INTO team (name) VALUES ('blue')")
+    old = {name_of(field): value for field, (value, _sent) in FIELDS.items()}
+    ann, bob = on(server, project.ann), on(server, project.bob)
+    assert ann("GET", "/users/me").json() == ann.account | old
+    sent = {name_of(field): value for field, (_old, value) in FIELDS.items()}
+    del sent["seen"]
+    answer = ann("PATCH", "/users/me", json=sent)
+    assert answer.json() == ann.account | old | sent, answer.text
+    assert ann("GET", "/users/me").json() == answer.json()
+    assert ann("PATCH", "/users/me", json={"score": None}).status_code == 422
+    for taken in ({"tag": "one"}, {"nick": "two"}, {"team_id": 99}):
+        assert bob("PATCH", "/users/me", json=taken).status_code == 409, taken
+    cid = Person(server.client, "cid").account
+    assert {name: cid[name] for name in old} == old | {"seen": cid["seen"]}
+    assert cid["seen"] is not None
+    schema = project.schema()
+    server.stop()
+
+    server = project.serve()
+    assert added(server) == "", "the second start finds nothing to do"
+    assert project.schema() == schema
+    server.stop()
+
+    project.change('    AWFUL = "awful"\n', '    BEST = "best"\n')  # no row has it
+    project.change("MAX_NAME = 100", "MAX_NAME = 200")
+    project.change("max_length=20, index", "index")
+    server = project.serve()
+    longer = ["user.name (longer)", "user.tier (longer)"]
+    assert sorted(filter(None, added(server).split(", "))) == (
+        longer if POSTGRESQL else []
+    )
+    sent = {"mood": "best", "name": "n" * 200, "tier": "t" * 300}
+    ann = on(server, project.ann)
+    assert ann("PATCH", "/users/me", json=sent).status_code == 200
+    answer = ann("GET", "/users/me").json()
+    assert {name: answer[name] for name in sent} == sent
+    server.stop()
+
+    project.change('    BEST = "best"\n', "")  # a row has it
+    server = project.serve()
+    assert on(server, project.ann)("GET", "/users/me").json()["mood"] == "BEST"
+
+
+REFUSED = """
+    age: int
+    team_id: int = Field(foreign_key="team.id")
+    seen: datetime = Field(default_factory=now)
+    key: UUID = Field(default_factory=uuid4)
+    twice: int | None = Field(
+        default=None, sa_column=Column(Integer, Computed("id * 2"))
+    )
+"""
+WAYS_OUT = """
+    age: int = 18
+    team_id: int | None = Field(default=None, foreign_key="team.id")
+    seen: datetime | None = Field(default_factory=now)
+    key: UUID = Field(default=UUID(int=1))
+    alias: str | None = Field(default=None, unique=True)
+"""
+TOLD = [
+    "token.user_id: a reference to user.id ON DELETE CASCADE in the database, not in",
+    "token.user_id: a reference to user.id in models.py, not in the database",
+    "user.age: required, and rows that exist have none. Give it a default (`= …`) or",
+    "user.email: unique in the database, not in models.py",
+    "user.hashed_password: VARCHAR in the database, VARCHAR or null in models.py",
+    "user.is_admin: a default of the database's own in models.py, not in the database",
+    "user.key: required, with a default_factory. Rows that exist need one value: give",
+    "user.name: VARCHAR(100) in the database, VARCHAR(50) in models.py",
+    "user.nick: in the database, but not in models.py. If it was renamed: ALTER TABLE",
+    "user.seen: required, with a default_factory. Rows that exist need one value: give",
+    "user.team_id: a required reference, and rows that exist have none. Let it be",
+    "user.twice: computed in models.py, not in the database",
+    "user: 1 CHECK in models.py, not in the database",
+    "wrongpassword.account: VARCHAR in the database, INTEGER in models.py",
+]
+
+
+def test_what_could_lose_or_invent_data_is_told_and_each_way_out_works(
+    project: Project,
+) -> None:
+    project.sql('ALTER TABLE "user" ADD COLUMN nick VARCHAR')
+    project.sql("UPDATE \"user\" SET nick = 'Annie' WHERE id = 1")
+    project.sql('CREATE UNIQUE INDEX nicks ON "user" (nick)')
+    project.change("class UserBase(", IMPORTS)
+    project.change(NAME, NAME + REFUSED)
+    for old, new in (
+        ("MAX_NAME = 100", "MAX_NAME = 50"),
+        ("unique=True, schema_extra", "schema_extra"),
+        ("    hashed_password: str\n", "    hashed_password: str | None = None\n"),
+        (', ondelete="CASCADE"', ""),
+        ("    account: str", "    account: int"),
+        (
+            "is_admin: bool = False",
+            "is_admin: bool = Field(False, sa_column_kwargs={'server_default': '0'})",
+        ),
+        ("__table_args__ = (", "__table_args__ = (CheckConstraint('id > 0'),"),
+    ):
+        project.change(old, new)
+    text, _, way_out = project.refusal().strip().partition("Nothing was changed. ")
+    lines = sorted(text.splitlines())
+    assert [line[: len(told)] for line, told in zip(lines, TOLD, strict=True)] == TOLD
+    assert "start with empty tables: python -m tools.data reset\n" in way_out
+
+    (command,) = re.findall("(ALTER TABLE .* RENAME COLUMN .* TO) …", text)
+    project.sql(f"{command} alias")
+    shutil.copy(ROOT / "models.py", project.models)
+    project.change("class UserBase(", IMPORTS)
+    project.change(NAME, NAME + WAYS_OUT)
+    ann = on(project.serve(), project.ann)
+    assert ann("GET", "/users/me").json() == ann.account | {
+        "age": 18,
+        "team_id": None,
+        "seen": None,
+        "key": "00000000-0000-0000-0000-000000000001",
+        "alias": "Annie",
+    }
+
+
+def test_what_the_database_refuses_is_told_in_one_line(project: Project) -> None:
+    project.sql("UPDATE \"user\" SET name = 'same'")
+    project.sql("CREATE TABLE elsewhere (id INTEGER)")
+    project.sql("CREATE INDEX ix_user_is_admin ON elsewhere (id)")
+    for old, new, told in (
+        (
+            NAME,
+            AGE + "    name: str = Field(unique=True)\n",
+            "user.name: existing rows",
+        ),
+        (
+            NAME,
+            AGE + "    name: str = Field(max_length=100, index=True, unique=True)\n",
+            "user.name: existing rows are not unique",
+        ),
+        (
+            "is_admin: bool = False",
+            "is_admin: bool = Field(default=False, index=True)",
+            "user.is_admin: .*already exists",
+        ),
+        (
+            NAME,
+            NAME + "    team_id: int | None = Field(None, foreign_key='teams.id')\n",
+            "models.py: .*'user.team_id' could not find table 'teams'",
+        ),
+        (
+            NAME,
+            NAME + "    day: date | None = Field(None, sa_column_kwargs={"
+            "'server_default': func.nowhere()})\n",
+            "user.day: ",
+        ),
+    ):
+        shutil.copy(ROOT / "models.py", project.models)
+        project.change("class UserBase(", IMPORTS)
+        project.change(old, new)
+        text = project.refusal()
+        assert re.search(told, text), text
+        assert "same" not in text
+
+
+def test_indexes_become_as_the_models_say(project: Project) -> None:
+    # One that is there already, by hand, and one with a name that is taken.
+    project.sql('CREATE INDEX ix_user_is_admin ON "user" (is_admin)')
+    project.sql('CREATE INDEX ix_user_hashed_password ON "user" (id)')
+    project.change("class UserBase(", IMPORTS)
+    project.change("bool = False", "bool = Field(default=False, index=True)")
+    project.change(
+        "hashed_password: str\n",
+        "hashed_password: str = Field(index=True)\n",
+    )
+    team = "    team_id: int | None = Field(default=None, foreign_key='team.id')\n"
+    unique = "    name: str = Field(max_length=100, index=True, unique=True)\n"
+    project.change(NAME, unique + team)
+    twice = 'Index("ix_user_name", "name", unique=True), '
+    lower = 'Index("ix_user_lower", func.lower(Column("email")), unique=True),'
+    project.change("__table_args__ = (", f"__table_args__ = ({twice}{lower}")
+    server = project.serve()
+    assert sorted(added(server).split(", ")) == [
+        "ix_user_hashed_password",
+        "ix_user_lower",
+        "ix_user_name",
+        "team",
+        "user.team_id",
+    ]
+    bob = on(server, project.bob)
+    assert bob("PATCH", "/users/me", json={"name": "Ann"}).status_code == 409
+    server.stop()
+
+    project.change(unique, "    name: str = Field(max_length=100, index=True)\n")
+    project.change(twice, twice.replace(", unique=True", ""))
+    server = project.serve()
+    assert added(server) == "ix_user_name"
+    bob = on(server, project.bob)
+    assert bob("PATCH", "/users/me", json={"name": "Ann"}).status_code == 200
+    schema = project.schema()
+    server.stop()
+    server = project.serve()
+    assert (added(server), project.schema()) == ("", schema)
+    server = project.start(project=project.folder, url=empty_database(project.folder))
+    assert Person(server.client, "cid").account["name"] == "Cid"
 
 
 def test_a_table_that_is_somebody_elses_is_left_alone(project: Project) -> None:
@@ -261,6 +473,63 @@ create_database()"""
         "age": None,
         "plan": "free",
     }
+
+
+def test_a_start_waits_for_another_one_however_long_it_takes(project: Project) -> None:
+    project.change(NAME, NAME + AGE)
+    code = """
+import pathlib, sys, time
+import models
+from alembic.operations import Operations
+import core.engine
+core.engine.LOCK_TIMEOUT = 0  # nothing but the other start is waited for
+invoke = Operations.invoke
+def wait(self, change):
+    pathlib.Path("begun").touch()
+    while not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    return invoke(self, change)
+Operations.invoke = wait
+from database import create_database
+pathlib.Path(sys.argv[1]).touch()
+create_database()"""
+
+    def start(name: str, until: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, name],
+            env={"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)},
+            cwd=project.folder,
+        )
+        while not (project.folder / until).exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        return process
+
+    one = start("one", until="begun")
+    other = start("other", until="other")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        other.wait(1)
+    assert (one.poll(), other.poll()) == (None, None)
+    (project.folder / "go").touch()
+    assert (one.wait(20), other.wait(20)) == (0, 0)
+    assert project.sql('SELECT age FROM "user"') == [(None,), (None,)]
+
+
+@pytest.mark.sqlite
+def test_a_lock_of_somebody_else_stops_the_start_and_nothing_else(
+    project: Project,
+) -> None:
+    project.change(NAME, NAME + AGE)
+    with contextlib.closing(
+        sqlite3.connect(project.url.removeprefix("sqlite:///"), isolation_level=None)
+    ) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(AssertionError) as failure:
+            project.serve()
+    assert "cannot be opened: database is locked" in str(failure.value)
+    assert "Traceback" not in str(failure.value)
+    ann = on(project.serve(), project.ann)
+    assert ann("GET", "/users/me").json() == ann.account | {"age": None}
 
 
 def test_with_reload_saving_the_models_is_enough(project: Project) -> None:

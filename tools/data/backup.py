@@ -1,0 +1,64 @@
+"""Copies of the database, which may be made and put back while the server runs."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from core.engine import ON_LOOP, connect_sqlite, create_file
+from core.settings import DATABASE_URL
+from database import create_database
+from tools.data.ask import accounts, ask
+
+DATABASE = DATABASE_URL.set(query={})
+
+
+def save(file: Path) -> None:
+    """Write the whole database, as it is at this moment, into a new file."""
+    check_kind("pg_dump --format=custom --file=FILE URL")
+    create_database()
+    try:
+        file.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        raise SystemExit(f"{file} is there already: save into a new file.") from None
+    except OSError as error:
+        raise SystemExit(f"{file} cannot be written: {error}") from None
+    with closing(connect_sqlite()) as connection:
+        # A copy without gaps; writers need not wait for it (sqlite.org/lang_vacuum).
+        connection.execute("VACUUM INTO ?", (str(file),))
+    print(f"{accounts(count_accounts(file))} in {file}.")
+
+
+def restore(file: Path, *, agreed: bool) -> None:
+    """Put what a file holds in the place of what the database holds."""
+    check_kind("pg_restore --clean --dbname=URL FILE")
+    saved = count_accounts(file)
+    create_file()
+    ask(f"Replace what is in {DATABASE} by {accounts(saved)} of {file}?", agreed)
+    with closing(open_file(file)) as source, closing(connect_sqlite()) as target:
+        source.backup(target)  # in one transaction, which a server that runs waits for
+    create_database()  # what the models have more by now
+    print(f"{accounts(saved)} in {DATABASE}.")
+
+
+def check_kind(command: str) -> None:
+    if not ON_LOOP:
+        raise SystemExit(
+            f"{DATABASE} is not a file. PostgreSQL has a tool for this: {command}"
+        )
+
+
+def open_file(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def count_accounts(file: Path) -> int:
+    """Count the accounts in a file, or say that it is not a database of this API."""
+    try:
+        with closing(open_file(file)) as connection:
+            (problem,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            (number,) = connection.execute('SELECT count(*) FROM "user"').fetchone()
+    except sqlite3.Error as error:
+        problem = str(error)
+    if problem != "ok":
+        raise SystemExit(f"{file} is not a database of this API: {problem}")
+    return int(number)

@@ -1,0 +1,91 @@
+"""Empty the database, also where its tables and models.py differ."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, Inspector, inspect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import SQLModel, func, select
+
+from core.engine import create_file, engine, reading_engine
+from core.schema import begin_alone, create_tables, first_line
+from core.settings import DATABASE_URL, exit_with
+from main import app  # noqa: F401 # it knows the tables of every router
+from models import User
+from tools.data.ask import accounts, ask
+
+DATABASE = DATABASE_URL.set(query={})
+
+
+def reset(*, agreed: bool) -> None:
+    """Drop the tables of the models, as they are, and create them as in the models."""
+    create_file()
+    try:
+        with reading_engine.connect() as connection:
+            tables, others = find_tables(inspect(connection))
+            number = count_accounts(connection)
+        if others:
+            print(f"Tables that refer to them are dropped, too: {', '.join(others)}.")
+        ask(f"Delete {number} from {DATABASE}?", agreed)
+        with begin_alone(engine) as connection:
+            drop(connection, tables + others)
+            create_tables(connection)
+    except SQLAlchemyError as error:
+        exit_with(f"{DATABASE}: {first_line(error)}\nNothing was changed.")
+    print("The database is empty.")
+
+
+def find_tables(inspector: Inspector) -> tuple[list[str], list[str]]:
+    """Name the models' tables that are there, and others that cannot stay without."""
+    there = inspector.get_table_names()
+    tables = [name for name in there if name in SQLModel.metadata.tables]
+    others: list[str] = []
+    found = tables
+    while found:
+        dropped = tables + others
+        found = []
+        for name in there:
+            keys = inspector.get_foreign_keys(name)
+            targets = {key["referred_table"] for key in keys}
+            if name not in dropped and targets.intersection(dropped):
+                found.append(name)
+        others += found
+    return tables, others
+
+
+def count_accounts(connection: Connection) -> str:
+    try:
+        number = connection.execute(select(func.count()).select_from(User)).scalar_one()
+    except SQLAlchemyError as error:
+        return f"an unknown number of accounts ({first_line(error)})"
+    return accounts(number)
+
+
+def drop(connection: Connection, tables: list[str]) -> None:
+    """Drop tables, and the views that depend on them."""
+    inspector = inspect(connection)
+    quote = connection.dialect.identifier_preparer.quote
+    others = set(inspector.get_table_names()).difference(tables)
+    # A table that somebody has renamed has kept the names that its indexes had.
+    for name in index_names(inspector, others):
+        connection.exec_driver_sql(f"DROP INDEX {quote(name)}")
+    if connection.dialect.name == "sqlite":
+        # Tables may refer to each other. What counts is that none is left at the end.
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        for table in tables:
+            connection.exec_driver_sql(f"DROP TABLE {quote(table)}")
+        return
+    for table in tables:
+        connection.exec_driver_sql(f"DROP TABLE {quote(table)} CASCADE")
+
+
+def index_names(inspector: Inspector, others: Iterable[str]) -> list[str]:
+    """Name the indexes of other tables that are in the way of the models'."""
+    wanted: set[object] = set()
+    for table in SQLModel.metadata.tables.values():
+        wanted.update(index.name for index in table.indexes)
+    names = []
+    for other in others:
+        for index in inspector.get_indexes(other):
+            if index["name"] in wanted:
+                names.append(str(index["name"]))
+    return names
