@@ -57,12 +57,25 @@ def make_project(folder: Path, fields: list[str]) -> Path:
 def server(
     new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Serve the project with a field of every kind."""
+    """Serve the project with a field of every kind, which an older account lacks."""
     folder = tmp_path_factory.mktemp("fields")
+    url = new_database(folder)
+    older = Server(folder, url, project=make_project(folder / "old", []))
+    old = Person(older.client, "old")
+    older.stop()
     project = make_project(folder / "project", FIELDS)
-    server = Server(folder, new_database(folder), project=project)
+    first = Server(folder, url, project=project)
+    old.client = first.client
+    account = old("GET", "/users/me").json()
+    assert old.account.items() <= account.items()
+    assert [account["tags"], account["notes"], account["plan"]] == [[], {}, "free"]
+    first.stop()
+    server = Server(folder, url, project=project)
     yield server
     server.stop()
+    _, added = server.log.read_text().split("added ")
+    for field in FIELDS:
+        assert f"user.{field.partition(':')[0]}" in added, "once, at the second start"
 
 
 numbers = iter(range(1_000_000))
