@@ -131,7 +131,7 @@ def read_on_delete(connection: Connection, table: Table) -> None:
     """Ask SQLite for ON DELETE: SQLAlchemy misses it where a column was added."""
     statement = text('SELECT "from", on_delete FROM pragma_foreign_key_list(:table)')
     found = connection.execute(statement, {"table": table.name})
-    on_delete: dict[str, str] = dict(found.tuples().all())
+    on_delete = {row[0]: row[1] for row in found}
     for key in table.foreign_key_constraints:
         key.ondelete = on_delete[key.column_keys[0]]
 

@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import ROOT
 
 PRODUCT = [*ROOT.glob("*.py"), *ROOT.glob("core/*.py"), *ROOT.glob("routers/*.py")]
-TOOLS = [*ROOT.glob("tools/**/*.py")]
+TOOLS = [*ROOT.glob("tools/*.py"), *ROOT.glob("tools/data/*.py")]
+TOOLS += ROOT.glob("tools/bench/*.py")
 
 
 def plain(name: str) -> str:
