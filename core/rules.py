@@ -129,11 +129,12 @@ def unique_indexes(table: Table, existing: set[Rule]) -> Iterator[ops.CreateInde
 
 def read_on_delete(connection: Connection, table: Table) -> None:
     """Ask SQLite for ON DELETE: SQLAlchemy misses it where a column was added."""
-    statement = text('SELECT "from", on_delete FROM pragma_foreign_key_list(:table)')
-    found = connection.execute(statement, {"table": table.name})
-    on_delete = {row[0]: row[1] for row in found}
+    statement = text(
+        'SELECT on_delete FROM pragma_foreign_key_list(:table) WHERE "from" = :column'
+    )
     for key in table.foreign_key_constraints:
-        key.ondelete = on_delete[key.column_keys[0]]
+        where = {"table": table.name, "column": key.column_keys[0]}
+        key.ondelete = connection.execute(statement, where).scalars().first()
 
 
 def can_be_added(rule: Rule, found_table: Table) -> bool:

@@ -49,11 +49,6 @@ from core.settings import DATABASE_URL, exit_with
 # for ever; but for longer than a statement of theirs may take.
 TABLE_TIMEOUT = "15s"
 
-# Alembic warns of indexes that it cannot compare on SQLite, as expression_indexes does,
-# and of tables that refer to each other, whose order does not matter here.
-warnings.filterwarnings("ignore", message=".*expression-based")
-warnings.filterwarnings("ignore", message="Cannot correctly sort tables")
-
 WAYS_OUT = (
     "Nothing was changed. Put models.py back, or start with empty tables:"
     " python -m tools.data reset"
@@ -66,7 +61,11 @@ def create_or_extend_tables(engine: Engine, count: Executable) -> tuple[list[str
     It counts here, where no other start has locked the table.
     """
     try:
-        with begin_alone(engine) as connection:
+        with warnings.catch_warnings(), begin_alone(engine) as connection:
+            # Of indexes that Alembic does not compare: expression_indexes, below, does.
+            warnings.filterwarnings("ignore", message=".*expression-based")
+            # Of tables that refer to each other: their order does not matter here.
+            warnings.filterwarnings("ignore", message="Cannot correctly sort tables")
             old_tables = inspect(connection).get_table_names()
             create_tables(connection)
             new_tables = []

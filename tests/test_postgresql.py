@@ -377,6 +377,7 @@ def test_a_start_does_not_wait_for_ever_with_all_requests_behind_it(
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     with psycopg.connect(url.replace("+psycopg", "")) as other:
         other.execute('SELECT * FROM "user"')
