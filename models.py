@@ -23,8 +23,15 @@ from core.fields import (
 MAX_NAME = 100  # characters
 MAX_ID = 2**31 - 1  # what the column of an id holds on PostgreSQL
 MAX_PASSWORD = 72  # bytes in UTF-8: bcrypt's limit
-# For /docs only. EmailStr would keep an address's capital letters; UserCreate does not.
-EMAIL_FORMAT = {"json_schema_extra": {"format": "email"}}
+
+# For /docs only: what it suggests to send.
+NAME_EXAMPLE = {"examples": ["John Doe"]}
+PASSWORD_EXAMPLE = {"examples": ["secret"]}
+# Not EmailStr: that would keep an address's capital letters, and UserCreate does not.
+EMAIL_FORMAT = {
+    "examples": ["john@example.com"],
+    "json_schema_extra": {"format": "email"},
+}
 
 
 def now() -> datetime:
@@ -40,7 +47,7 @@ class UserBase(SQLModel):
     # A field with an alias can be set by its own name, too.
     model_config = {"populate_by_name": True}
 
-    name: str = Field(max_length=MAX_NAME)
+    name: str = Field(schema_extra=NAME_EXAMPLE, max_length=MAX_NAME)
     email: str = Field(unique=True, schema_extra=EMAIL_FORMAT)
 
 
@@ -80,7 +87,7 @@ class UserCreate(UserBase):
     model_config = {"extra": "forbid"}
 
     # A field that people write but nobody sees goes here and, as a column, into User.
-    password: str
+    password: str = Field(schema_extra=PASSWORD_EXAMPLE)
 
     # A validator gets the value of a field and returns the value to keep, or raises.
     # PydanticCustomError is like ValueError, with a type for the 422 ("blank" becomes a
@@ -146,6 +153,8 @@ class UserCreate(UserBase):
 @all_optional
 class UserUpdate(UserCreate):
     """What people send to change an account."""
+
+    model_config = {"json_schema_extra": {"examples": [{"name": "John"}]}}
 
     current_password: str  # may be left out, as all fields here
     is_admin: StrictBool  # true or false, but not 1 or "yes"

@@ -82,6 +82,7 @@ def without_rules(model: type[Model]) -> type[Model]:
             exclude=field.exclude,
             title=field.title,
             description=field.description,
+            examples=field.examples,
             json_schema_extra=field.json_schema_extra,
         )
         fields[name] = (type_as_stored(field), plain)

@@ -61,6 +61,12 @@ class Docs:
             self.find(f"{block} .live-responses-table tbody .response-col_status").text
         ).split()[0]
 
+    def save(self, name: str) -> None:
+        """Take a picture, if SCREENSHOTS says where to."""
+        if folder := os.environ.get("SCREENSHOTS"):
+            self.browser.execute_script("window.scrollTo(0, 0)")
+            self.browser.save_screenshot(f"{folder}/{name}")
+
 
 @pytest.fixture
 def docs(browser: Any, serve: Callable[..., Server]) -> Docs:
@@ -71,11 +77,22 @@ def docs(browser: Any, serve: Callable[..., Server]) -> Docs:
 
 def test_sign_up_and_log_in_and_me_work_from_the_page(docs: Docs) -> None:
     assert docs.try_out("operations-users-create_user") == "201"
+    docs.save("docs.png")
     docs.authorize("ann@example.com")
+    docs.browser.refresh()  # the page remembers who has signed in
     assert docs.try_out("operations-users-read_user", "me") == "200"
-    if folder := os.environ.get("SCREENSHOTS"):
-        docs.browser.execute_script("window.scrollTo(0, 0)")
-        docs.browser.save_screenshot(f"{folder}/docs.png")
+    assert docs.try_out("operations-users-update_user", "me") == "200"
+
+
+def test_the_page_fits_a_telephone(docs: Docs) -> None:
+    telephone = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    docs.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", telephone)
+    assert docs.try_out("operations-users-create_user") == "201"
+    docs.save("docs-375.png")
+    buttons = docs.browser.find_elements(By.CSS_SELECTOR, "button.execute, .authorize")
+    assert len(buttons) == 2
+    for button in buttons:
+        assert button.rect["x"] + button.rect["width"] <= 375
 
 
 def test_the_page_asks_no_other_host(docs: Docs) -> None:

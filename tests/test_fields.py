@@ -13,7 +13,7 @@ from tests.conftest import PASSWORD, ROOT, Person, Server
 from tests.pages import apply, blocks
 
 PAGE = (ROOT / "docs" / "fields.md").read_text()
-NAME = "    name: str = Field(max_length=MAX_NAME)\n"
+NAME = "    name: str = Field(schema_extra=NAME_EXAMPLE, max_length=MAX_NAME)\n"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -302,7 +302,7 @@ LOOSE = [
     "level: int | None = 7",
 ]
 STRICT = [
-    'title: str = Field(default="long enough", min_length=5, regex="^[a-z ]+$")',
+    'title: str = Field(default="long", min_length=4, schema_extra=LETTERS)',
     "age: int = Field(default=0, ge=0)",
     'size: Literal["S"] = Field(default="S", sa_type=String)',
     "plan: Plan = Plan.paid",
@@ -321,13 +321,21 @@ def test_an_account_that_breaks_a_new_rule_goes_on(
     new = make_project(tmp_path / "new", STRICT)
     models = new / "models.py"
     text = models.read_text().replace('    free = "free"\n', "")
-    models.write_text(text.replace("import Any, L", "import Annotated, Any, L"))
+    text = text.replace("import Any, L", "import Annotated, Any, L")
+    letters = 'LETTERS = {"pattern": "^[a-z]+$"}\n\n\nclass UserBase('
+    models.write_text(text.replace("class UserBase(", letters))
     server = Server(tmp_path, url, project=new)
     ann.client = bob.client = server.client
     assert ann("GET", "/users/me").json() == ann.account
     changed = ann("PATCH", "/users/me", json={"name": "Anna", "size": "S"})
     assert changed.json() == ann.account | {"name": "Anna", "size": "S"}
-    for rule in ({"title": "x"}, {"age": -1}, {"plan": "free"}, {"level": 7}):
+    for rule in (
+        {"title": "x"},
+        {"title": "no letters"},
+        {"age": -1},
+        {"plan": "free"},
+        {"level": 7},
+    ):
         assert ann("PATCH", "/users/me", json=rule).status_code == 422
     server.execute('UPDATE "user" SET is_admin = true')
     listed = ann("GET", "/users").json()
@@ -430,7 +438,11 @@ def test_a_computed_field_and_a_serializer_are_in_every_answer(
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("    password: str\n", "    level: int = 0\n    password: str\n", "level"),
+        (
+            "    password: str =",
+            "    level: int = 0\n    password: str =",
+            "UserCreate.level",
+        ),
         (
             "    is_admin: StrictBool",
             "    level: int\n    is_admin: StrictBool",

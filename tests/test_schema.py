@@ -19,7 +19,7 @@ from tests.conftest import POSTGRESQL, ROOT, Person, Server, empty_database
 Serve = Callable[..., Server]
 AGE = "    age: int | None = None\n"
 EMAIL = "    email: str = Field(unique=True, schema_extra=EMAIL_FORMAT)\n"
-NAME = "    name: str = Field(max_length=MAX_NAME)\n"
+NAME = "    name: str = Field(schema_extra=NAME_EXAMPLE, max_length=MAX_NAME)\n"
 
 
 class Project:
