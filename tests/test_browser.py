@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import PASSWORD, Person, Server
 
-pytest.importorskip("selenium", reason="needs: pip install -r tools/requirements.txt")
+pytest.importorskip("selenium", reason="needs: pip install -r tests/requirements.txt")
 
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait

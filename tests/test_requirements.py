@@ -1,15 +1,20 @@
 """What the code imports is named in requirements.txt, at one exact version."""
 
 import ast
+import os
 import re
+import subprocess
 import sys
 from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
+FILES = ["requirements.txt", "tools/requirements.txt", "tests/requirements.txt"]
+FILES += ["tools/bench/requirements.txt"]
 PRODUCT = [*ROOT.glob("*.py"), *ROOT.glob("core/*.py"), *ROOT.glob("routers/*.py")]
 TOOLS = [*ROOT.glob("tools/*.py"), *ROOT.glob("tools/data/*.py")]
 TOOLS += ROOT.glob("tools/bench/*.py")
@@ -62,10 +67,46 @@ def test_what_the_product_imports_is_pinned() -> None:
 
 
 def test_what_the_tools_import_is_pinned() -> None:
-    pytest.importorskip("rich", reason="needs: pip install -r tools/requirements.txt")
-    check(TOOLS, "requirements.txt", "tools/requirements.txt")
+    for package, file in (
+        ("faker", "tools/requirements.txt"),
+        ("psycopg", "tests/requirements.txt"),
+        ("pygal", "tools/bench/requirements.txt"),
+    ):
+        if find_spec(package) is None:
+            pytest.skip(f"needs: pip install -r {file}")
+    check(TOOLS, *FILES)
 
 
 def test_what_is_pinned_is_what_is_tested() -> None:
+    assert pinned(*FILES)
     for package, exact in pinned("requirements.txt").items():
         assert version(package) == exact, f"{package}: pip install -r requirements.txt"
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "file"),
+    [
+        ("opentelemetry", "uvicorn tools.tour:app --port 0", "tools/requirements.txt"),
+        ("faker", "tools.data fake 5", "tools/requirements.txt"),
+        ("psycopg", "tools.postgresql true", "tests/requirements.txt"),
+        ("pygal", "tools.bench", "tools/bench/requirements.txt"),
+    ],
+)
+def test_who_lacks_a_package_is_told_which_line_to_run(
+    tmp_path: Path, package: str, command: str, file: str
+) -> None:
+    (tmp_path / f"{package}.py").write_text("raise ImportError('not installed')")
+    paths = f"{tmp_path}{os.pathsep}{ROOT}"
+    settings = {"PYTHONPATH": paths, "DATABASE_URL": f"sqlite:///{tmp_path}/app.db"}
+    run = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=tmp_path,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    (line,) = [line for line in run.stderr.splitlines() if "needs: " in line]
+    assert line.endswith(f"needs: pip install -r {file}")
+    assert "Traceback" not in run.stderr

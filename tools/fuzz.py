@@ -54,6 +54,8 @@ def post(url: str, body: str, kind: str) -> bytes:
 
 def fuzz(url: str, token: str, *options: str) -> int:
     program = Path(sys.executable).with_name("schemathesis")
+    if not program.exists():
+        raise SystemExit("The fuzz run needs: pip install -r tests/requirements.txt")
     command = [
         str(program),
         "--config-file",

@@ -13,7 +13,11 @@ import tempfile
 from pathlib import Path
 from uuid import uuid4
 
-import psycopg
+try:
+    import psycopg
+except ImportError:
+    needed = "PostgreSQL needs: pip install -r tests/requirements.txt"
+    raise SystemExit(needed) from None
 
 SETTINGS = "-c max_connections=400 -c unix_socket_directories="
 

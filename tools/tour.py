@@ -17,8 +17,6 @@ from urllib.parse import parse_qsl
 
 import bcrypt
 from fastapi.telemetry import get_telemetry_data
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from pydantic import BaseModel
 from rich.console import Console
 from rich.text import Text
@@ -29,6 +27,13 @@ from starlette.types import Message, Receive, Scope, Send
 import main
 from core.engine import SQLITE, engine
 from core.journal import printable
+
+try:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+except ImportError:
+    needed = "The tour needs: pip install -r tools/requirements.txt"
+    raise SystemExit(needed) from None
 
 ROOT = Path(__file__).parent.parent
 SECRET_NAME = re.compile(r"pass|pwd|secret|key|hash|token(?!_type)", re.IGNORECASE)

@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import bcrypt
-import pygal
-from pygal.style import Style
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,7 +34,19 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from tools.bench.contenders import CONTENDERS, PASSWORD, Contender, UnavailableError
+try:
+    import pygal
+    from pygal.style import Style
+
+    from tools.bench.contenders import (
+        CONTENDERS,
+        PASSWORD,
+        Contender,
+        UnavailableError,
+    )
+except ImportError:
+    needed = "The benchmark needs: pip install -r tools/bench/requirements.txt"
+    raise SystemExit(needed) from None
 
 HERE = Path(__file__).parent
 console = Console(width=120)

