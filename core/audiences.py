@@ -122,8 +122,10 @@ class AsStored:
     def __get_pydantic_json_schema__(
         schema: Any, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        # The first of the two choices above: what /docs shows is the type.
-        return handler(schema["serialization"]["schema"]["choices"][0])
+        # /docs shows the type, the first of the two choices above. As a step in a chain
+        # it stays a reference to a schema with a name, such as that of an Enum.
+        shown = schema["serialization"]["schema"]["choices"][0]
+        return handler(core_schema.chain_schema([shown]))
 
 
 def type_as_stored(field: FieldInfo) -> Any:

@@ -328,12 +328,14 @@ def explain_postgresql(error: exc.IntegrityError) -> HTTPException | None:
         return broken(orig.diag.constraint_name)
     if orig.sqlstate not in {RESTRICT, FOREIGN_KEY}:
         return None
-    if str(error.statement).startswith("DELETE"):
-        return HTTPException(409, foreign_keys.needed(orig.diag.table_name))
+    referring = orig.diag.table_name
+    changed = re.match(r'(INSERT INTO|UPDATE) "?(\w+)', str(error.statement))
+    if changed is None or changed[2] != referring:
+        return HTTPException(409, foreign_keys.needed(referring))
     for table in SQLModel.metadata.tables.values():
-        for key in table.foreign_keys:
-            if (table.name, key.parent.name) == (orig.diag.table_name, fields):
-                reason = foreign_keys.missing(fields, key.column.table.name)
+        for key in table.foreign_key_constraints:
+            if (table.name, ", ".join(key.column_keys)) == (referring, fields):
+                reason = foreign_keys.missing(fields, key.referred_table.name)
                 return HTTPException(409, reason)
     return HTTPException(409, foreign_keys.UNKNOWN)
 

@@ -26,6 +26,25 @@ class Place(SQLModel, table=True):
     code: str = Field(unique=True)
 
 
+class Visit(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    town: str = Field(foreign_key="place.town")
+
+
+class Club(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+
+
+class Member(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    club_id: int = Field(foreign_key="club.id", ondelete="CASCADE")
+
+
+class Prize(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    member_id: int = Field(foreign_key="member.id")
+
+
 class Thing(SQLModel, table=True):
     __table_args__ = (CheckConstraint("number > 0", name="number_is_positive"),)
     id: int | None = Field(default=None, primary_key=True)
@@ -56,6 +75,34 @@ def delete_all_places(session: SessionDep) -> None:
     session.commit()
 
 
+@app.patch("/places/{{place_id}}")
+def rename_place(place_id: int, town: str, session: SessionDep) -> None:
+    session.get_one(Place, place_id).town = town
+    session.commit()
+
+
+@app.post("/things/two")
+def create_two(session: SessionDep) -> None:
+    session.add_all([Thing(code="one"), Thing(code="two", parent_id=999)])
+    session.commit()
+
+
+@app.post("/clubs")
+def create_club(session: SessionDep) -> None:
+    session.add(Club(id=1))
+    session.flush()
+    session.add(Member(id=1, club_id=1))
+    session.flush()
+    session.add(Prize(id=1, member_id=1))
+    session.commit()
+
+
+@app.delete("/clubs")
+def delete_club(session: SessionDep) -> None:
+    session.delete(session.get_one(Club, 1))
+    session.commit()
+
+
 @app.patch("/things/{{thing_id}}")
 def change_thing(thing_id: int, parent_id: int, session: SessionDep) -> None:
     session.get_one(Thing, thing_id).parent_id = parent_id
@@ -64,8 +111,7 @@ def change_thing(thing_id: int, parent_id: int, session: SessionDep) -> None:
 
 @app.post("/things/by-hand")
 def create_by_hand(session: SessionDep) -> None:
-    columns = "INSERT INTO thing (code, number, town)"
-    session.connection().execute(text(f"{{columns}} VALUES ('h', 1, 'nowhere')"))
+    session.connection().execute(text("INSERT INTO outside (thing_id) VALUES (999)"))
     session.commit()
 
 
@@ -118,7 +164,8 @@ async def division() -> None:
 def server(new_database: Callable[[Path], str], tmp_path: Path, serve: Serve) -> Server:
     (tmp_path / "students.py").write_text(STUDENTS_APP)
     path = f"{tmp_path}:{ROOT}"
-    return serve(app="students:app", PYTHONPATH=path, url=new_database(tmp_path))
+    settings = {"PYTHONPATH": path, "CORS_ORIGINS": "https://a.example.com"}
+    return serve(app="students:app", url=new_database(tmp_path), **settings)
 
 
 def test_what_collides_is_409_and_is_told(server: Server) -> None:
@@ -148,11 +195,20 @@ def test_what_collides_is_409_and_is_told(server: Server) -> None:
     assert refusal("DELETE", "/places/all") == "Rows in thing refer to this one."
     positive = "The database's rule number_is_positive refuses this."
     assert refusal("POST", "/things", code="b", number=-1) == positive
-    by_hand = refusal("POST", "/things/by-hand")
-    if server.database.startswith("sqlite"):
-        assert by_hand == "A row is not there, or other rows refer to this one."
-    else:
-        assert by_hand == nowhere
+    assert refusal("POST", "/things/two") == missing
+    server.execute("CREATE TABLE outside (thing_id INTEGER REFERENCES thing (id))")
+    unknown = "A row is not there, or other rows refer to this one."
+    assert refusal("POST", "/things/by-hand") == unknown
+    client.post("/clubs")
+    for method, path, table in (
+        ("PATCH", "/places/1?town=Bonn", "thing"),
+        ("DELETE", "/clubs", "prize"),
+    ):
+        told = refusal(method, path)
+        if server.database.startswith("sqlite"):
+            assert told == unknown
+        else:
+            assert told == f"Rows in {table} refer to this one."
     after = server.rows("SELECT id, code, parent_id, town FROM thing ORDER BY id")
     assert after == before
 
@@ -185,11 +241,11 @@ def test_a_mistake_is_500_with_its_traceback_and_no_row_in_the_log(
     for bug in BUGS:
         method = "POST" if bug == "null" else "GET"
         # Connection: as uvicorn does after a mistake; Origin: as a page elsewhere.
-        headers = {"Connection": "close", "Origin": "http://localhost:5173"}
+        headers = {"Connection": "close", "Origin": "https://a.example.com"}
         answer = server.client.request(method, f"/bugs/{bug}", headers=headers)
         assert answer.status_code == 500
         allowed = answer.headers["Access-Control-Allow-Origin"]
-        assert allowed == "http://localhost:5173", "the page may read what happened"
+        assert allowed == "https://a.example.com", "the page may read what happened"
         assert answer.json() == {"detail": "Internal Server Error"}
     server.stop()
     log = server.log.read_text()

@@ -251,8 +251,9 @@ def test_a_bug_is_a_500_in_the_one_shape(
     ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.security.digest", None)
-    answer = ann("GET", "/users/me")
-    assert (answer.status_code, answer.json()) == (
-        500,
-        {"detail": "Internal Server Error"},
-    )
+    for origin, may_read in (("http://localhost:5173", True), ("https://x.de", False)):
+        answer = ann("GET", "/users/me", headers={"Origin": origin})
+        assert answer.status_code == 500
+        assert answer.json() == {"detail": "Internal Server Error"}
+        allowed = answer.headers.get("Access-Control-Allow-Origin")
+        assert (allowed == origin) is may_read
