@@ -161,7 +161,7 @@ class UserUpdate(UserCreate):
 
 
 # Stops the start if one of them has a field that User lacks.
-check_fields(User, [UserCreate, UserUpdate], UserPublic)
+check_fields(User, UserCreate, UserUpdate, UserPublic)
 
 
 class Token(SQLModel, table=True):

@@ -20,6 +20,8 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
     computed_field,
     create_model,
     field_serializer,
@@ -226,13 +228,30 @@ def store_members_as_text(enum_type: Enum, column: Any) -> None:
 # ---- A field that no table has. ----
 
 NOT_STORED = {"password", "current_password"}  # the routers hash and compare them
+NOT_SHOWN = NOT_STORED | {"hashed_password"}
+NOT_SIGNED_UP = {"id", "is_admin", "hashed_password"}
 
 
 def check_fields(
-    table: type[SQLModel], written: list[type[SQLModel]], shown: type[SQLModel]
+    table: type[SQLModel],
+    sign_up: type[SQLModel],
+    change: type[SQLModel],
+    shown: type[SQLModel],
 ) -> None:
-    """End the start if a model has a field that its table has not."""
-    for model in written:
+    """End the start if a field is in a model where it cannot or must not be."""
+    for name in NOT_SIGNED_UP.intersection(sign_up.model_fields):
+        exit_with(
+            f"models.py: anybody could send {sign_up.__name__}.{name}. Keep {name} out"
+            f" of {sign_up.__name__} and of UserBase: it belongs into {table.__name__}."
+        )
+    for name in NOT_SHOWN.intersection(shown.model_fields):
+        exit_with(
+            f"models.py: everybody could read {shown.__name__}.{name}. Keep {name} out"
+            f" of {shown.__name__} and of UserBase."
+        )
+    for name, field in sign_up.model_fields.items():
+        check_default(name, field)
+    for model in (sign_up, change):
         for name in model.model_fields:
             if name not in table.model_fields and name not in NOT_STORED:
                 exit_with(
@@ -255,3 +274,24 @@ def check_fields(
                 f" Write {name} into {table.__name__} as well, or make it a"
                 " computed_field of UserBase."
             )
+
+
+# Types whose columns do not take a text, though pydantic reads them from one.
+NO_TEXTS = int | float | Decimal | date | time | timedelta | UUID | bytes
+
+
+def check_default(name: str, field: FieldInfo) -> None:
+    """End the start if a field cannot hold its default, which pydantic never checks."""
+    if field.is_required() or field.default_factory is not None:
+        return
+    annotation: Any = field.annotation
+    try:
+        value = TypeAdapter(annotation).validate_python(field.default)
+        is_right = not (isinstance(field.default, str) and isinstance(value, NO_TEXTS))
+    except ValidationError:
+        is_right = False
+    if not is_right:
+        exit_with(
+            f"models.py: {name} cannot have the default {field.default!r}: that is not"
+            " of its type. (`= None` needs `| None` in the type.)"
+        )

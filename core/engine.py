@@ -170,6 +170,13 @@ if SQLITE:
         if str(error) == "FOREIGN KEY constraint failed":
             error.args = (f"{error}: {foreign_keys.explain(context)}",)
 
+    @event.listens_for(engine, "handle_error")
+    def end_transaction(context: ExceptionContext) -> None:
+        """Roll back when a COMMIT fails: else the connection would keep the lock."""
+        if context.statement is None and context.connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                context.connection.connection.rollback()
+
     @event.listens_for(engine, "begin")
     def begin_sqlite(connection: Connection) -> None:
         """Take the write lock first: a reader that starts to write may find it gone."""

@@ -153,7 +153,7 @@ class TooBusy(Refusal):
 class SearchTooLong(Refusal):
     status = 503
     header = RETRY_AFTER
-    text = "A search or a count may take 10 s, with those before it. Try again later."
+    text = "A search or a count may wait for 10 s and take 10 s. Try again later."
 
     def __init__(self) -> None:
         super().__init__({"Retry-After": "5"})
@@ -171,6 +171,11 @@ class DatabaseUnavailable(Refusal):
 # ---- What goes wrong without being raised here: bad input, the database, mistakes ----
 
 
+# What to type instead, where pydantic's own words do not say it.
+TEACHING = {
+    "extra_forbidden": "There is no such field or parameter: /docs lists them",
+    "model_attributes_type": 'Send a JSON object, like {"name": "John"}',
+}
 MAX_MISTAKES = 20  # that one answer lists
 MAX_NAME = 100  # characters of a field's name
 # Parameters that people know from lists with page numbers.
@@ -203,6 +208,9 @@ async def explain_validation(request: Request, error: Exception) -> JSONResponse
             location.append(part[:MAX_NAME] if isinstance(part, str) else part)
         if mistake["type"] == "json_invalid":
             message = f"{message}: {mistake['ctx']['error']}"
+        message = TEACHING.get(mistake["type"], message)
+        if location == ["body", "username"]:
+            message = "Send your email as username"
         if location[0] == "query" and location[-1] in NUMBERED_PAGES:
             message = "Pages have no numbers: an answer's header Link leads to the next"
         mistakes.append({"type": mistake["type"], "loc": location, "msg": message})
@@ -256,8 +264,7 @@ async def explain_database(_request: Request, error: Exception) -> JSONResponse:
         if isinstance(refusal, HTTPException):
             return answer(refusal.status_code, refusal.detail)
     if getattr(getattr(error, "orig", None), "sqlstate", None) in UNFIT_VALUE:
-        mistake = {"type": "not_storable", "loc": ["body"], "msg": UNFIT_MESSAGE}
-        return answer(422, [mistake])
+        return answer(422, [UNFIT])
     raise error
 
 
@@ -272,7 +279,18 @@ POSTGRESQL_PASSING = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25006"
 # Likewise: too long, out of range, a time or a character that is none, too large for an
 # index. An account's fields are checked before (core/fields.py), other tables' may not.
 UNFIT_VALUE = {"22001", "22003", "22008", "22021", "22P05", "54000"}
-UNFIT_MESSAGE = "A value does not fit its column"
+UNFIT = {
+    "type": "not_storable",
+    "loc": ["body"],
+    "msg": "A value does not fit its column",
+}
+
+
+async def explain_overflow(_request: Request, error: Exception) -> JSONResponse:
+    """Answer 422 for a number that SQLite cannot take, where PostgreSQL says 22003."""
+    if not str(error).endswith("too large to convert to SQLite INTEGER"):
+        raise error
+    return answer(422, [UNFIT])
 
 
 def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
@@ -326,18 +344,24 @@ def explain_postgresql(error: exc.IntegrityError) -> HTTPException | None:
         return taken(orig.diag.table_name, fields)
     if orig.sqlstate == CHECK:
         return broken(orig.diag.constraint_name)
-    if orig.sqlstate not in {RESTRICT, FOREIGN_KEY}:
-        return None
-    referring = orig.diag.table_name
-    changed = re.match(r'(INSERT INTO|UPDATE) "?(\w+)', str(error.statement))
+    if orig.sqlstate in {RESTRICT, FOREIGN_KEY}:
+        reason = explain_reference(error.statement, orig.diag.table_name, fields)
+        return HTTPException(409, reason)
+    return None
+
+
+def explain_reference(statement: str | None, referring: str, fields: str) -> str:
+    """Say what is wrong with a reference from a table; a COMMIT has no statement."""
+    if statement is None:
+        return foreign_keys.UNKNOWN
+    changed = re.match(r'(INSERT INTO|UPDATE) "?(\w+)', statement)
     if changed is None or changed[2] != referring:
-        return HTTPException(409, foreign_keys.needed(referring))
+        return foreign_keys.needed(referring)
     for table in SQLModel.metadata.tables.values():
         for key in table.foreign_key_constraints:
             if (table.name, ", ".join(key.column_keys)) == (referring, fields):
-                reason = foreign_keys.missing(fields, key.referred_table.name)
-                return HTTPException(409, reason)
-    return HTTPException(409, foreign_keys.UNKNOWN)
+                return foreign_keys.missing(fields, key.referred_table.name)
+    return foreign_keys.UNKNOWN
 
 
 def taken(table: str, fields: str) -> HTTPException:
@@ -371,4 +395,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(413, explain_length)
     app.add_exception_handler(429, explain_throttle)
     app.add_exception_handler(exc.SQLAlchemyError, explain_database)
+    app.add_exception_handler(OverflowError, explain_overflow)
     app.add_exception_handler(Exception, explain_bug)

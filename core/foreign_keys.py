@@ -22,10 +22,10 @@ def needed(table: str) -> str:
 
 def explain(context: ExceptionContext) -> str:
     """Look for the reason on the connection where a statement has just failed."""
-    execution: Any = context.execution_context
-    compiled = execution.compiled
+    execution: Any = context.execution_context  # None for a COMMIT
+    compiled: Any = getattr(execution, "compiled", None)  # None for SQL in a text
     written = getattr(compiled, "dml_compile_state", None)
-    if context.connection is None or written is None:  # SQL in a text
+    if context.connection is None or written is None:
         return UNKNOWN
     table = written.dml_table
     for values in execution.compiled_parameters:

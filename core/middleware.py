@@ -93,7 +93,7 @@ def without_charset(headers: HeaderList) -> HeaderList:
     kept = []
     for name, value in headers:
         if name == b"content-type" and b"multipart" in value.lower():
-            form = re.sub(b"charset", b"ignored", value, flags=re.IGNORECASE)
+            form = re.sub(rb";\s*charset", b"; ignored", value, flags=re.IGNORECASE)
             kept.append((name, form))
         else:
             kept.append((name, value))

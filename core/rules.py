@@ -110,8 +110,17 @@ def compare_rules(
             if not is_gone(rule, table, found_table):
                 differences.append(
                     f"{rule.describe(table.name)} in the database, not in models.py"
+                    + describe_way_out(rule, found_table)
                 )
     return indexes, differences
+
+
+def describe_way_out(rule: Rule, found_table: Table) -> str:
+    """Say how a unique index is dropped; that loses nothing, but rows may repeat."""
+    for index in found_table.indexes:
+        if rule == Rule(UNIQUE, names(index.columns)):
+            return f'. This SQL ends it: DROP INDEX "{index.name}"'
+    return ""
 
 
 def unique_indexes(table: Table, existing: set[Rule]) -> Iterator[ops.CreateIndexOp]:

@@ -50,8 +50,8 @@ from core.settings import DATABASE_URL, exit_with
 TABLE_TIMEOUT = "15s"
 
 WAYS_OUT = (
-    "Nothing was changed. Put models.py back, or start with empty tables:"
-    " python -m tools.data reset"
+    "Nothing was changed. Put models.py back, or keep a copy (python -m tools.data"
+    " save FILE) and start with empty tables: python -m tools.data reset"
 )
 
 
@@ -246,9 +246,9 @@ def prepare(connection: Connection, change: MigrateOperation) -> str | None:
             return prepare_column(connection, change)
         case ops.DropColumnOp(table_name=table, column_name=name):
             return (
-                f"{table}.{name}: in the database, but not in models.py. If it was"
-                f' renamed: ALTER TABLE "{table}" RENAME COLUMN "{name}" TO …'
-                f' If nobody needs it: ALTER TABLE "{table}" DROP COLUMN "{name}"'
+                f"{table}.{name}: in the database, but not in models.py (removed or"
+                " renamed). If it was renamed, this SQL does it in the database, too:"
+                f' ALTER TABLE "{table}" RENAME COLUMN "{name}" TO …'
             )
         case ops.AlterColumnOp():
             return describe_alteration(connection.dialect, change)
@@ -292,7 +292,7 @@ def prepare_column(connection: Connection, change: ops.AddColumnOp) -> str | Non
         )
     return (
         f"{name}: required, and rows that exist have none. Give it a default (`= …`)"
-        " or `| None`"
+        " or `| None`, even while the table is empty"
     )
 
 

@@ -1,8 +1,9 @@
 """Passwords, tokens, and the throttle that makes guessing take long.
 
 It promises `hash_password`, `find_by_password` and `find_access`; that no hash is made
-in the event loop; and that an account and a network get about ten wrong passwords a
-minute. Nothing else needs you to read this.
+in the event loop; and that of wrong passwords a minute about ten are tried for an
+account from a network, and a hundred from a network. Nothing else needs you to read
+this.
 """
 
 import math
@@ -42,7 +43,7 @@ async def hash_password(password: str, request: Request) -> str:
 
 
 def is_password(password: str, hashed_password: str) -> bool:
-    """Compare a password with a hash. For a wrong one, every hash takes as long."""
+    """Compare a password with a hash. For a wrong one, a cheaper hash takes as long."""
     secret = password.encode(errors="replace")
     start = secret[:MAX_PASSWORD]  # bcrypt refuses to look at more bytes
     try:

@@ -162,6 +162,16 @@ def test_twenty_mistakes_are_enough(client: TestClient) -> None:
 def test_the_name_of_an_unknown_field_is_cut(client: TestClient) -> None:
     (mistake,) = client.post("/api/users", json=GOOD | {"x" * 500: 1}).json()["detail"]
     assert mistake["loc"] == ["body", "x" * 100]
+    assert mistake["msg"] == "There is no such field or parameter: /docs lists them"
+
+
+def test_what_is_missing_is_told_in_words_that_say_what_to_send(
+    client: TestClient,
+) -> None:
+    (mistake,) = client.post("/api/users", json=[]).json()["detail"]
+    assert mistake["msg"] == 'Send a JSON object, like {"name": "John"}'
+    (mistake,) = client.post("/api/login", data={"password": "x"}).json()["detail"]
+    assert mistake["msg"] == "Send your email as username"
 
 
 @pytest.mark.parametrize("query", ["page=2", "offset=20", "per_page=5"])

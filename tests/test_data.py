@@ -190,6 +190,32 @@ def test_what_is_saved_while_the_server_writes_can_be_restored(
 
 
 @pytest.mark.sqlite
+def test_a_copy_that_differs_from_the_models_leaves_the_database_as_it_was(
+    tmp_path: Path, serve: Serve
+) -> None:
+    project = Project(tmp_path, serve)
+    old = project.models.read_text()
+    project.change(NAME, NAME + "    age: int | None = None\n")
+    project.serve().stop()
+    file = tmp_path / "saved.db"
+    saved = data(project.url, "save", str(file), project=project.folder)
+    assert saved.returncode == 0
+    project.models.write_text(old)
+    differs = data(project.url, "save", str(tmp_path / "b"), project=project.folder)
+    assert differs.returncode == 0, "a copy can be made where the start stops"
+    done = data(project.url, "reset", "--yes", project=project.folder)
+    assert done.returncode == 0
+    server = project.serve()
+    cid = Person(server.client, "cid")
+    command = ["restore", str(file), "--yes"]
+    refused = data(project.url, *command, project=project.folder)
+    assert refused.returncode == 3
+    assert "user.age: in the database, but not in models.py" in refused.stderr
+    assert cid("GET", "/users/me").json() == cid.account
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["app.db", "saved.db"]
+
+
+@pytest.mark.sqlite
 def test_what_is_no_saved_database_is_not_restored(
     serve: Serve, tmp_path: Path
 ) -> None:
@@ -198,13 +224,16 @@ def test_what_is_no_saved_database_is_not_restored(
     text, empty = tmp_path / "text.db", tmp_path / "empty.db"
     text.write_text("name,email\n" * 1000)
     sqlite3.connect(empty).execute("CREATE TABLE other (id INTEGER)").close()
-    for file in (text, empty, tmp_path / "nothing.db"):
+    for file in (text, empty):
         refused = data(server.database, "restore", str(file), "--yes")
         assert refused.returncode == 1
         (line,) = refused.stderr.splitlines()
         assert line.startswith(f"{file} is not a database of this API: ")
     assert ann("GET", "/users/me").json() == ann.account
-    assert not (tmp_path / "nothing.db").exists()
+    nothing = tmp_path / "nothing.db"
+    missing = data(server.database, "restore", str(nothing), "--yes")
+    assert (missing.stderr, missing.returncode) == (f"There is no file {nothing}.\n", 1)
+    assert not nothing.exists()
 
 
 def test_postgresql_has_a_tool_of_its_own_for_copies(
@@ -258,6 +287,8 @@ def test_a_file_of_people_is_imported_whole_or_not_at_all(
         ("id,name,email,password\n", "the database gives each account its id"),
         ("name,email,password\nA,a@example.com,x,more\n", "line 2"),
         ("\xff", "cannot be read"),
+        ("name,email,password\n", "there is no account in"),
+        ("name,email,password\n[1],bob,x\n", "line 2: email: An email address"),
     ],
 )
 def test_a_file_that_is_none_of_people_is_refused(

@@ -10,9 +10,10 @@ from tests.conftest import ROOT, Server
 Serve = Callable[..., Server]
 SECRET = "hunter2-do-not-log"
 STUDENTS_APP = f'''
+import math
 import urllib.request
 
-from sqlalchemy import CheckConstraint, text
+from sqlalchemy import CheckConstraint, Column, ForeignKey, text
 from sqlmodel import Field, SQLModel, bindparam, col, delete, select
 
 from database import SessionDep
@@ -29,6 +30,15 @@ class Place(SQLModel, table=True):
 class Visit(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     town: str = Field(foreign_key="place.town")
+
+
+class Late(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    size: int = 0
+    thing_id: int | None = Field(
+        default=None,
+        sa_column=Column(ForeignKey("thing.id", deferrable=True, initially="DEFERRED")),
+    )
 
 
 class Club(SQLModel, table=True):
@@ -85,6 +95,18 @@ def rename_place(place_id: int, town: str, session: SessionDep) -> None:
 def create_two(session: SessionDep) -> None:
     session.add_all([Thing(code="one"), Thing(code="two", parent_id=999)])
     session.commit()
+
+
+@app.post("/late")
+def create_late(late: Late, session: SessionDep) -> Late:
+    session.add(late)
+    session.commit()
+    return late
+
+
+@app.post("/bugs/overflow")
+def overflow() -> float:
+    return math.exp(1000)
 
 
 @app.post("/clubs")
@@ -199,6 +221,7 @@ def test_what_collides_is_409_and_is_told(server: Server) -> None:
     server.execute("CREATE TABLE outside (thing_id INTEGER REFERENCES thing (id))")
     unknown = "A row is not there, or other rows refer to this one."
     assert refusal("POST", "/things/by-hand") == unknown
+    assert refusal("POST", "/late", thing_id=999) == unknown
     client.post("/clubs")
     for method, path, table in (
         ("PATCH", "/places/1?town=Bonn", "thing"),
@@ -211,6 +234,13 @@ def test_what_collides_is_409_and_is_told(server: Server) -> None:
             assert told == f"Rows in {table} refer to this one."
     after = server.rows("SELECT id, code, parent_id, town FROM thing ORDER BY id")
     assert after == before
+
+
+def test_a_number_that_no_column_holds_is_422(server: Server) -> None:
+    answer = server.client.post("/late", json={"size": 2**70})
+    assert answer.status_code == 422
+    (mistake,) = answer.json()["detail"]
+    assert mistake["msg"] == "A value does not fit its column"
 
 
 def test_what_an_index_cannot_hold_is_422_on_postgresql(server: Server) -> None:
@@ -232,6 +262,7 @@ BUGS = {
     "file": "FileNotFoundError",
     "connection": "URLError: <urlopen error",
     "division": "ZeroDivisionError",
+    "overflow": "OverflowError",
 }
 
 
@@ -239,7 +270,7 @@ def test_a_mistake_is_500_with_its_traceback_and_no_row_in_the_log(
     server: Server,
 ) -> None:
     for bug in BUGS:
-        method = "POST" if bug == "null" else "GET"
+        method = "POST" if bug in {"null", "overflow"} else "GET"
         # Connection: as uvicorn does after a mistake; Origin: as a page elsewhere.
         headers = {"Connection": "close", "Origin": "https://a.example.com"}
         answer = server.client.request(method, f"/bugs/{bug}", headers=headers)

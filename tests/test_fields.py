@@ -494,6 +494,11 @@ def test_a_computed_field_and_a_serializer_are_in_every_answer(
             "UserPublic.team is a Relationship",
         ),
         (NAME, NAME + "    ways: Ways = Ways.up\n", "Ways is a Flag"),
+        (NAME, NAME + "    is_admin: bool = False\n", "UserCreate.is_admin"),
+        (NAME, NAME + '    password: str = "x"\n', "UserPublic.password"),
+        (NAME, NAME + '    age: int = "old"\n', "age cannot have the default 'old'"),
+        (NAME, NAME + "    age: int = None\n", "age cannot have the default None"),
+        (NAME, NAME + '    born: date = "2000-01-01"\n', "born cannot have"),
         (
             '    model_config = {"extra": "forbid"}\n',
             """    model_config = {"extra": "forbid"}

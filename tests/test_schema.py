@@ -285,7 +285,7 @@ TOLD = [
     "user.is_admin: a default of the database's own in models.py, not in the database",
     "user.key: required, with a default_factory. Rows that exist need one value: give",
     "user.name: VARCHAR(100) in the database, VARCHAR(50) in models.py",
-    "user.nick: in the database, but not in models.py. If it was renamed: ALTER TABLE",
+    "user.nick: in the database, but not in models.py (removed or renamed). If it was",
     "user.seen: required, with a default_factory. Rows that exist need one value: give",
     "user.team_id: a required reference, and rows that exist have none. Let it be",
     "user.twice: computed in models.py, not in the database",
@@ -333,6 +333,21 @@ def test_what_could_lose_or_invent_data_is_told_and_each_way_out_works(
         "key": "00000000-0000-0000-0000-000000000001",
         "alias": "Annie",
     }
+
+
+def test_what_is_no_longer_unique_is_told_how_to_end_it(project: Project) -> None:
+    project.change(NAME, NAME.replace("max_length", "unique=True, max_length"))
+    server = project.serve()
+    assert added(server) == "uq_user_name"
+    server.stop()
+    project.change("unique=True, max_length", "max_length")
+    text = project.refusal()
+    assert "user.name: unique in the database, not in models.py" in text
+    (command,) = re.findall(r'This SQL ends it: (DROP INDEX ".*")', text)
+    project.sql(command)
+    server = project.serve()
+    cid = Person(server.client, "cid")
+    assert cid("PATCH", "/users/me", json={"name": "Ann"}).status_code == 200
 
 
 def test_what_the_database_refuses_is_told_in_one_line(project: Project) -> None:

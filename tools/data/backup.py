@@ -1,10 +1,11 @@
 """Copies of the database, which may be made and put back while the server runs."""
 
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from core.engine import ON_LOOP, connect_sqlite, create_file
+from core.engine import FILE, ON_LOOP, connect_sqlite, create_file
 from core.settings import DATABASE_URL
 from database import create_database
 from tools.data.ask import accounts, ask
@@ -15,16 +16,15 @@ DATABASE = DATABASE_URL.set(query={})
 def save(file: Path) -> None:
     """Write the whole database, as it is at this moment, into a new file."""
     check_kind("pg_dump --format=custom --file=FILE URL")
-    create_database()
+    if not FILE.exists():
+        create_database()
     try:
         file.touch(mode=0o600, exist_ok=False)
     except FileExistsError:
         raise SystemExit(f"{file} is there already: save into a new file.") from None
     except OSError as error:
         raise SystemExit(f"{file} cannot be written: {error}") from None
-    with closing(connect_sqlite()) as connection:
-        # A copy without gaps; writers need not wait for it (sqlite.org/lang_vacuum).
-        connection.execute("VACUUM INTO ?", (str(file),))
+    write_copy(file)
     print(f"{accounts(count_accounts(file))} in {file}.")
 
 
@@ -34,10 +34,28 @@ def restore(file: Path, *, agreed: bool) -> None:
     saved = count_accounts(file)
     create_file()
     ask(f"Replace what is in {DATABASE} by {accounts(saved)} of {file}?", agreed)
-    with closing(open_file(file)) as source, closing(connect_sqlite()) as target:
-        source.backup(target)  # in one transaction, which a server that runs waits for
-    create_database()  # what the models have more by now
+    with tempfile.TemporaryDirectory(dir=file.absolute().parent) as folder:
+        before = Path(folder) / "before.db"
+        write_copy(before)
+        copy_into_database(file)
+        try:
+            create_database()  # adds what the models have more by now
+        except SystemExit:  # they differ in more than that
+            copy_into_database(before)
+            raise
     print(f"{accounts(saved)} in {DATABASE}.")
+
+
+def write_copy(file: Path) -> None:
+    with closing(connect_sqlite()) as connection:
+        # A copy without gaps; writers need not wait for it (sqlite.org/lang_vacuum).
+        connection.execute("VACUUM INTO ?", (str(file),))
+
+
+def copy_into_database(file: Path) -> None:
+    """Replace all that the database holds, in a transaction that servers wait for."""
+    with closing(open_file(file)) as source, closing(connect_sqlite()) as target:
+        source.backup(target)
 
 
 def check_kind(command: str) -> None:
@@ -53,6 +71,8 @@ def open_file(file: Path) -> sqlite3.Connection:
 
 def count_accounts(file: Path) -> int:
     """Count the accounts in a file, or say that it is not a database of this API."""
+    if not file.is_file():
+        raise SystemExit(f"There is no file {file}.")
     try:
         with closing(open_file(file)) as connection:
             (problem,) = connection.execute("PRAGMA integrity_check(1)").fetchone()

@@ -10,8 +10,9 @@ from typing import Any
 import bcrypt
 from pydantic import ValidationError
 from rich.progress import track
+from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, select
+from sqlmodel import JSON, Session, col, select
 from starlette.exceptions import HTTPException
 
 from core.engine import engine
@@ -35,6 +36,8 @@ def import_accounts(file: Path) -> None:
     create_database()
     sign_ups, mistakes = read_accounts(file)
     stop_at(mistakes)
+    if not sign_ups:
+        raise SystemExit(f"Nothing was imported: there is no account in {file}.")
     stop_at(add_accounts(sign_ups, hashes=None))  # before the hashing, which takes long
     hashes = hash_all([sign_up.password for sign_up in sign_ups.values()])
     stop_at(add_accounts(sign_ups, hashes))
@@ -66,7 +69,7 @@ def describe_columns(unknown: list[str]) -> str:
     name = unknown[0]
     reason = f"no field of an account is called {name!r}"
     if name in NOT_IMPORTED:
-        reason = f"the database gives each account its {name}"
+        reason = f"the database gives each account its {name}, so delete this column"
     columns = ", ".join(UserCreate.model_fields)
     return f"Nothing was imported: {reason}. The columns may be: {columns}."
 
@@ -78,7 +81,8 @@ def read_row(row: dict[str, Any]) -> dict[str, Any]:
         if not cell:
             continue
         values[name] = cell
-        if isinstance(cell, str) and cell.startswith(("[", "{")):
+        column = inspect(User).columns.get(name)
+        if column is not None and isinstance(column.type, JSON):
             values[name] = parse(cell)
     return values
 
