@@ -25,10 +25,10 @@ log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 async def get_session(request: Request) -> AsyncIterator[Session]:
     """Give a session to one request.
 
-    Few have one at once. The others wait here for their turn, without a thread or a
-    connection, for half a minute at most. A request that may write has the database's
-    lock from its first query on, so what it reads is still true when it writes. A GET
-    has no lock: let it only read.
+    Only a few requests have one at a time. The others wait here for their turn, without
+    a thread or a connection, for half a minute at most. A request that may write has
+    the database's lock from its first query on, so what it reads is still true when it
+    writes. A GET has no lock: let it only read.
     """
     async with sessions.turn(request), open_session(request.method) as session:
         yield session

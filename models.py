@@ -69,8 +69,8 @@ class User(UserBase, table=True):
     hashed_password: str
 
 
-# An answer shows the row as it is, even if it breaks a rule that came later. So this
-# makes a plain pydantic model, with these fields and no rules (core/audiences.py).
+# Answers show old rows, even if they break a newer rule. So @without_rules turns this
+# class into a plain pydantic model without rules (core/audiences.py).
 @without_rules
 class UserPublic(UserBase):
     """What every answer shows."""
@@ -165,7 +165,7 @@ check_fields(User, UserCreate, UserUpdate, UserPublic)
 
 
 class Token(SQLModel, table=True):
-    """A log-in. Of its token only the SHA-256 is stored."""
+    """A log-in. Only the SHA-256 of its token is stored."""
 
     hashed_token: str = Field(primary_key=True)
     user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", index=True)

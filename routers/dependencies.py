@@ -44,6 +44,7 @@ def is_id_or_me(user_id: str) -> str:
     raise PydanticCustomError("user_id", "An id, or me")
 
 
+# What /docs shows; of a function that checks it would show nothing.
 ID_OR_ME: JsonDict = {
     "anyOf": [
         {"type": "integer", "minimum": 1, "maximum": MAX_ID},

@@ -95,6 +95,7 @@ async def prepare_change(
     access: AccessDep, update: UserUpdate, request: Request
 ) -> UserChange:
     """Check and hash passwords. That is slow, so it comes before the session."""
+    # Not model_dump(exclude_unset=True): it would also apply a field_serializer.
     sent = update.model_fields_set
     values = {name: value for name, value in update if name in sent}
     if "is_admin" in values and not access.asker_is_admin:
@@ -138,6 +139,7 @@ def update_user(change: PreparedChange, session: SessionDep, request: Request) -
             current_password, change.verified_hash, user.hashed_password
         ):
             raise errors.WrongCurrentPassword
+    # It skips what is no column of User: password and current_password.
     user.sqlmodel_update(values, update=change.new_hash)
     session.add(user)
     if change.new_hash:  # a new password ends all log-ins but this one

@@ -96,6 +96,7 @@ def use(page: Page, root: Person) -> None:
     page.shows("#message", "Root is signed in.")
     page.press("list")
     page.shows("li", "Root|Bob|Ann")
+    page.shows("#message", "")
 
 
 def people(server: Server) -> Person:
