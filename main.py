@@ -25,8 +25,8 @@ SELECT_ANY_USER = select(User.id).limit(1)
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Do what is above yield before the first request, what is below it at the end."""
     create_database()
-    # Else Python would scan all loaded code for garbage again and again. Rarer scans are
-    # enough: together that makes reads 8 % faster.
+    # Else Python would scan all loaded code for garbage again and again. Rarer scans
+    # are enough: together that makes reads 8 % faster.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
     with queues.ended_by_signals():  # at Ctrl-C, nobody goes on waiting
