@@ -242,7 +242,7 @@ def check_fields(
     for name in NOT_SIGNED_UP.intersection(sign_up.model_fields):
         exit_with(
             f"models.py: anybody could send {sign_up.__name__}.{name}. Keep {name} out"
-            f" of {sign_up.__name__} and of UserBase: it belongs into {table.__name__}."
+            f" of {sign_up.__name__} and of UserBase: it belongs in {table.__name__}."
         )
     for name in NOT_SHOWN.intersection(shown.model_fields):
         exit_with(

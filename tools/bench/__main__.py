@@ -524,9 +524,10 @@ def main() -> None:
         machine = f"{os.cpu_count()} cores, {platform.machine()}, {python}"
         results: Result = {"machine": machine, "rows": options.rows, "skipped": skipped}
         results["reads"] = measure_reads(running, options, progress)
+        # Before the crowds and floods, after which some are busy for long.
+        results["resource"] = measure_resource(running, options, progress)
         results["crowds"] = measure_crowds(running, options, progress)
         results["floods"] = measure_floods(running, options, progress)
-        results["resource"] = measure_resource(running, options, progress)
         for contender in running:
             if contender.key == "ours":
                 results["neighbour"] = measure_neighbour(contender, options)
