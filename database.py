@@ -12,12 +12,12 @@ from fastapi import Depends, Request
 from sqlmodel import Session, func, select
 
 from core.engine import create_file, engine, open_session, sessions
-from core.reads import Rows, read, scan
+from core.reads import Rows, read
 from core.schema import create_or_extend_tables
 from core.settings import DATABASE_URL
 from models import User
 
-__all__ = ["Rows", "SessionDep", "create_database", "engine", "read", "scan"]
+__all__ = ["Rows", "SessionDep", "create_database", "engine", "read"]
 
 log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 

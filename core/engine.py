@@ -26,9 +26,8 @@ from sqlmodel import Session, create_engine
 from core import foreign_keys
 from core.errors import DatabaseUnavailable
 from core.queues import Queue
-from core.settings import DATABASE_URL, exit_with
+from core.settings import DATABASE_URL, SQLITE, exit_with
 
-SQLITE = DATABASE_URL.drivername == "sqlite"
 IN_MEMORY = SQLITE and DATABASE_URL.database in {None, "", ":memory:"}
 # Absolute, so that it stays the same file if somebody changes the working directory.
 FILE = Path(DATABASE_URL.database or "").absolute()

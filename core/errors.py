@@ -120,52 +120,41 @@ class Mistake(Refusal):
     text = ({"type": "missing", "loc": ["body", "email"], "msg": "Field required"},)
 
 
-RETRY_AFTER = ("Retry-After", "Seconds to wait.")
+class ComeAgain(Refusal):
+    """A refusal of what may be sent again after some seconds."""
 
+    header = ("Retry-After", "Seconds to wait.")
 
-class TooManyWrongPasswords(Refusal):
-    status = 429
-    header = RETRY_AFTER
-    text = "Too many wrong passwords. Wait a minute."
-
-    def __init__(self, seconds: int) -> None:
+    def __init__(self, seconds: int = 5) -> None:
         super().__init__({"Retry-After": str(seconds)})
 
 
-class TooManyWaiting(Refusal):
+class TooManyWrongPasswords(ComeAgain):
     status = 429
-    header = RETRY_AFTER
+    text = "Too many wrong passwords. Wait a minute."
+
+
+class TooManyWaiting(ComeAgain):
+    status = 429
     text = "Too many passwords from your address are waiting. Try again in a moment."
 
-    def __init__(self) -> None:
-        super().__init__({"Retry-After": "5"})
 
-
-class TooBusy(Refusal):
+class TooBusy(ComeAgain):
     status = 503
-    header = RETRY_AFTER
     text = "Too many passwords are waiting. Try again in a moment."
 
-    def __init__(self) -> None:
-        super().__init__({"Retry-After": "5"})
 
-
-class SearchTooLong(Refusal):
+class SearchTooLong(ComeAgain):
     status = 503
-    header = RETRY_AFTER
     text = "A search or a count may wait for 10 s and take 10 s. Try again later."
 
-    def __init__(self) -> None:
-        super().__init__({"Retry-After": "5"})
 
-
-class DatabaseUnavailable(Refusal):
+class DatabaseUnavailable(ComeAgain):
     status = 503
-    header = RETRY_AFTER
     text = "The database does not answer. Try again in a moment."
 
     def __init__(self) -> None:
-        super().__init__({"Retry-After": "1"})
+        super().__init__(1)
 
 
 # ---- What goes wrong without being raised here: bad input, the database, mistakes ----

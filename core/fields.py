@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlmodel import AutoString, SQLModel
 
-from core.settings import DATABASE_URL
+from core.settings import SQLITE
 
 MAX_EMAIL = 254  # characters, RFC 5321, section 4.5.3.1.3
 MAX_EXPONENT = 300  # the largest power of ten; a float ends at 308
@@ -44,7 +44,6 @@ TEXTS = (
     | PurePath
     | AnyUrl
 )
-SQLITE = DATABASE_URL.drivername == "sqlite"
 
 
 def normal_address(text: str) -> str | None:

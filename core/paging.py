@@ -18,9 +18,9 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import ColumnElement, tuple_
 from sqlmodel import bindparam, func, or_, select
 
-from core.engine import SQLITE
 from core.reads import Rows, read, scan
 from core.security import PUBLIC_COLUMNS
+from core.settings import SQLITE
 from models import MAX_ID, User
 
 Sort = Literal[

@@ -32,14 +32,16 @@ hashing_threads = CapacityLimiter(CORES)
 storing_threads = CapacityLimiter(1)
 
 
+def make_hash(password: str) -> str:
+    """Hash a password; that takes a core for 0.2 s."""
+    salt = bcrypt.gensalt(BCRYPT_ROUNDS)
+    return bcrypt.hashpw(password.encode(), salt).decode()
+
+
 async def hash_password(password: str, request: Request) -> str:
     """Hash a password when the client's turn has come; raises 429 and 503."""
-    salt = bcrypt.gensalt(BCRYPT_ROUNDS)
     async with hashing.turn(request):
-        hashed_password = await to_thread.run_sync(
-            bcrypt.hashpw, password.encode(), salt, limiter=hashing_threads
-        )
-    return hashed_password.decode()
+        return await to_thread.run_sync(make_hash, password, limiter=hashing_threads)
 
 
 def is_password(password: str, hashed_password: str) -> bool:

@@ -92,6 +92,7 @@ def may_call(origin: str) -> bool:
 
 
 DATABASE_URL = read_database_url()
+SQLITE = DATABASE_URL.drivername == "sqlite"
 BCRYPT_ROUNDS = read_bcrypt_rounds()
 CORS_ORIGINS = read_cors_origins()
 CORS_ORIGIN_REGEX = None

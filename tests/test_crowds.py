@@ -27,7 +27,7 @@ from sqlmodel import create_engine
 
 from core import engine, errors, queues, reads, security
 from core.queues import Queue
-from database import Rows, scan
+from core.reads import Rows, scan
 from tests.conftest import PASSWORD, ROOT, Person, Server, empty_database
 
 Serve = Callable[..., Server]

@@ -6,14 +6,14 @@ With --password it gives a new password to one who has forgotten it instead.
 import argparse
 import getpass
 
-import bcrypt
 from pydantic import ValidationError
 from sqlmodel import Session, col, delete, select
 
 from core.engine import engine
 from core.fields import normal_address
 from core.journal import printable
-from core.settings import BCRYPT_ROUNDS, DATABASE_URL
+from core.security import make_hash
+from core.settings import DATABASE_URL
 from database import create_database
 from models import Token, User, UserUpdate
 
@@ -32,8 +32,7 @@ def ask_password() -> str:
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise SystemExit(f"{reason}\nNothing was changed: try again.") from None
-    salt = bcrypt.gensalt(BCRYPT_ROUNDS)
-    return bcrypt.hashpw(password.encode(), salt).decode()
+    return make_hash(password)
 
 
 def find_user(session: Session, text: str) -> User:

@@ -25,8 +25,9 @@ from sqlalchemy import Connection, ExceptionContext, event
 from starlette.types import Message, Receive, Scope, Send
 
 import main
-from core.engine import SQLITE, engine
+from core.engine import engine
 from core.journal import printable
+from core.settings import SQLITE
 
 try:
     from opentelemetry import trace

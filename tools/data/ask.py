@@ -1,6 +1,7 @@
-"""What the commands say: a question before what cannot be undone, and a number."""
+"""What the commands share: a question before what cannot be undone, a new file."""
 
 import sys
+from pathlib import Path
 
 
 def ask(question: str, agreed: bool) -> None:
@@ -16,3 +17,13 @@ def accounts(number: int) -> str:
     if number == 1:
         return "1 account"
     return f"{number:,} accounts"
+
+
+def create_new(file: Path) -> None:
+    """Create a file that only its owner can read, and never write into an old one."""
+    try:
+        file.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        raise SystemExit(f"{file} is there already: name a new file.") from None
+    except OSError as error:
+        raise SystemExit(f"{file} cannot be written: {error}") from None

@@ -1,14 +1,21 @@
 """Copies of the database, which may be made and put back while the server runs."""
 
+import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from sqlalchemy import URL
+from sqlmodel import create_engine, func, select
+
 from core.engine import FILE, ON_LOOP, connect_sqlite, create_file
+from core.schema import create_or_extend_tables
 from core.settings import DATABASE_URL
 from database import create_database
-from tools.data.ask import accounts, ask
+from main import app  # noqa: F401 # it knows the tables of every router
+from models import User
+from tools.data.ask import accounts, ask, create_new
 
 DATABASE = DATABASE_URL.set(query={})
 
@@ -18,13 +25,10 @@ def save(file: Path) -> None:
     check_kind("pg_dump --format=custom --file=FILE URL")
     if not FILE.exists():
         create_database()
-    try:
-        file.touch(mode=0o600, exist_ok=False)
-    except FileExistsError:
-        raise SystemExit(f"{file} is there already: save into a new file.") from None
-    except OSError as error:
-        raise SystemExit(f"{file} cannot be written: {error}") from None
-    write_copy(file)
+    create_new(file)
+    with closing(connect_sqlite()) as connection:
+        # A copy without gaps; writers need not wait for it (sqlite.org/lang_vacuum).
+        connection.execute("VACUUM INTO ?", (str(file),))
     print(f"{accounts(count_accounts(file))} in {file}.")
 
 
@@ -34,28 +38,16 @@ def restore(file: Path, *, agreed: bool) -> None:
     saved = count_accounts(file)
     create_file()
     ask(f"Replace what is in {DATABASE} by {accounts(saved)} of {file}?", agreed)
-    with tempfile.TemporaryDirectory(dir=file.absolute().parent) as folder:
-        before = Path(folder) / "before.db"
-        write_copy(before)
-        copy_into_database(file)
-        try:
-            create_database()  # adds what the models have more by now
-        except SystemExit:  # they differ in more than that
-            copy_into_database(before)
-            raise
+    with tempfile.TemporaryDirectory() as folder:
+        # What the models have more by now is added to a copy. If they differ in more
+        # than that, it ends here, and the database is as it was.
+        copy = Path(shutil.copy(file, folder))
+        engine = create_engine(URL.create("sqlite", database=str(copy)))
+        create_or_extend_tables(engine, select(func.count()).select_from(User))
+        engine.dispose()
+        with closing(open_file(copy)) as source, closing(connect_sqlite()) as target:
+            source.backup(target)  # in one transaction, for which servers wait
     print(f"{accounts(saved)} in {DATABASE}.")
-
-
-def write_copy(file: Path) -> None:
-    with closing(connect_sqlite()) as connection:
-        # A copy without gaps; writers need not wait for it (sqlite.org/lang_vacuum).
-        connection.execute("VACUUM INTO ?", (str(file),))
-
-
-def copy_into_database(file: Path) -> None:
-    """Replace all that the database holds, in a transaction that servers wait for."""
-    with closing(open_file(file)) as source, closing(connect_sqlite()) as target:
-        source.backup(target)
 
 
 def check_kind(command: str) -> None:

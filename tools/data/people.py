@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 from pydantic import ValidationError
 from rich.progress import track
 from sqlalchemy import inspect
@@ -17,10 +16,10 @@ from starlette.exceptions import HTTPException
 
 from core.engine import engine
 from core.errors import conflict
-from core.settings import BCRYPT_ROUNDS
+from core.security import make_hash
 from database import create_database
 from models import User, UserCreate, UserPublic
-from tools.data.ask import accounts
+from tools.data.ask import accounts, create_new
 
 BATCH = 1000  # rows
 SHOWN = 20  # mistakes
@@ -126,12 +125,8 @@ def add_accounts(sign_ups: dict[int, UserCreate], hashes: list[str] | None) -> M
 
 
 def hash_all(passwords: list[str]) -> list[str]:
-    def hash_one(password: str) -> str:
-        salt = bcrypt.gensalt(BCRYPT_ROUNDS)
-        return bcrypt.hashpw(password.encode(), salt).decode()
-
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        hashes = threads.map(hash_one, passwords)
+        hashes = threads.map(make_hash, passwords)
         total = len(passwords)
         return list(track(hashes, total=total, description="hashing passwords"))
 
@@ -152,12 +147,7 @@ def stop_at(mistakes: Mistakes) -> None:
 def export_accounts(file: Path) -> None:
     """Write all accounts into a new CSV file, as the API shows them."""
     create_database()
-    try:
-        file.touch(mode=0o600, exist_ok=False)
-    except FileExistsError:
-        raise SystemExit(f"{file} is there already: export into a new file.") from None
-    except OSError as error:
-        raise SystemExit(f"{file} cannot be written: {error}") from None
+    create_new(file)
     number = 0
     with file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, list(UserPublic.model_fields))
