@@ -1,11 +1,16 @@
 """What goes wrong in a student's own router: a 409 that names it, or a 500 with why."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlmodel import create_engine
 
-from tests.conftest import ROOT, Server
+from core.engine import engine
+from tests.conftest import ROOT, Person, Server
 
 Serve = Callable[..., Server]
 SECRET = "hunter2-do-not-log"
@@ -284,3 +289,58 @@ def test_a_mistake_is_500_with_its_traceback_and_no_row_in_the_log(
         traceback = log.partition(f"in {bug}\n")[2].partition("Traceback")[0]
         assert told in traceback, bug
     assert SECRET not in log
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("limit", ["query_only = ON", "max_page_count = 1"])
+def test_a_database_that_is_read_only_or_full_is_503_for_writers_alone(
+    ann: Person, limit: str
+) -> None:
+    def set_limit(connection: Any, *_others: object) -> None:
+        connection.execute(f"PRAGMA {limit}")  # never below the pages that it has
+
+    sent = {"name": "\U0001f600" * 100, "password": "x"}
+    numbers = itertools.count()
+
+    def sign_up() -> Any:
+        body = sent | {"email": f"{'n' * 60}{next(numbers)}@example.com"}
+        return ann.client.post("/api/users", json=body)
+
+    event.listen(engine, "checkout", set_limit)
+    try:
+        answers = [sign_up() for _ in range(100)]  # some fit into the last page
+        assert answers[-1].status_code == 503
+        assert answers[-1].json()["detail"].startswith("The database does not answer.")
+        assert answers[-1].headers["Retry-After"] == "1"
+        assert ann("GET", "/users/me").json() == ann.account
+    finally:
+        event.remove(engine, "checkout", set_limit)
+        engine.dispose()
+    assert sign_up().status_code == 201
+
+
+def test_a_server_that_is_read_only_is_503_for_writers_alone(
+    postgresql: str, serve: Serve
+) -> None:
+    from tools.postgresql import new_database
+
+    url = new_database(postgresql)
+    server = serve(url=url)
+    ann = Person(server.client, "ann")
+    name = url.rpartition("/")[2]
+    read_only = f"ALTER DATABASE {name} SET default_transaction_read_only"
+    hosts = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
+    others = f"{hosts} '{name}' AND pid <> pg_backend_pid()"
+    server.execute(f"{read_only} = on")
+    server.rows(others)
+    change = {"json": {"name": "Changed"}}
+    for _ in range(3):
+        assert ann("PATCH", "/users/me", **change).status_code == 503
+    assert ann("GET", "/users/me").json() == ann.account
+    writable = create_engine(f"{url}?options=-cdefault_transaction_read_only%3Doff")
+    with writable.begin() as connection:
+        connection.exec_driver_sql(f"{read_only} = off")
+        connection.exec_driver_sql(others)
+    writable.dispose()
+    answers = [ann("PATCH", "/users/me", **change).status_code for _ in range(3)]
+    assert answers[-1] == 200
