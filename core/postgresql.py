@@ -46,6 +46,8 @@ BUSY = (
     "session is read-only",
     "server is in hot standby mode",
 )
+# What does not pass though libpq says that nobody has answered.
+WRONG = ("does not support SSL", "certificate")
 
 
 def missing_settings(options: str) -> dict[str, str]:
@@ -119,7 +121,7 @@ def begin(connection: Connection) -> None:
     driver: Any = connection.connection.dbapi_connection
     if not driver.autocommit:
         connection.exec_driver_sql(SET_LOCAL)
-    else:  # a query of the fast lane becomes a transaction: no round trip more for it
+    else:  # a query of the fast lane, which has no transaction; closing it rolls back
         connection.exec_driver_sql(f"BEGIN; {SET_LOCAL}")
 
 
@@ -174,6 +176,8 @@ def may_come(reason: str) -> bool:
     """
     if any(words in reason for words in BUSY):
         return True
+    if any(words in reason for words in WRONG):
+        return False
     from psycopg import conninfo, pq
 
     info = conninfo.make_conninfo(**PARAMETERS)

@@ -22,7 +22,7 @@ ORIGIN = re.compile(
 )
 USUAL_PORTS = {"http": "80", "https": "443"}  # no browser sends them
 MAX_PORT = 65_535
-# One for each kind of work, of which there are five (core/engine.py), at least.
+# There are five kinds of work, and each needs one (core/engine.py).
 POOL_SIZES = [str(size) for size in range(5, 1001)]
 ROUNDS = [str(rounds) for rounds in range(4, 32)]  # what bcrypt takes
 START_FAILED = 3  # by this exit code uvicorn knows that trying again is in vain
