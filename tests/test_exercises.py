@@ -176,11 +176,13 @@ def test_the_page_for_a_class_goes_as_it_says(tmp_path: Path, serve: Serve) -> N
     project = copy_of_project(tmp_path / "project")
     server = serve("--reload", "--reload-dir", str(project), app=app, project=project)
     page = (ROOT / "docs" / "class.md").read_text()
+    stops: list[str] = []
     token = "$ " + re.findall(r"^\$ (TOKEN=.*\n)", page, flags=re.MULTILINE)[0]
     for kind, block in re.findall(
         r"^```(\w+)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE
     ):
         if kind == "diff":
+            stops += re.findall(r"stopped at step (\d)", server.log.read_text())
             server.log.write_text("")
             apply(block, project)
             wait_for(server.logged, "Started server process")
@@ -191,3 +193,6 @@ def test_the_page_for_a_class_goes_as_it_says(tmp_path: Path, serve: Serve) -> N
             check_commands(
                 [block if "TOKEN" not in block else token + block], server, project
             )
+    assert "They stop at steps 2, 4, 4 and 5" in page
+    if app == "tools.tour:app":
+        assert stops == ["2", "4", "4", "5", "4", "4"], "the last two are 403 and 401"
