@@ -68,8 +68,11 @@ def copy_of_project(folder: Path) -> Path:
         ROOT / "tests",
         ROOT / "tools",
     ]:
-        copy = shutil.copytree if file.is_dir() else shutil.copy
-        copy(file, folder / file.name)
+        if file.is_dir():
+            ignored = shutil.ignore_patterns("node_modules", "bench")
+            shutil.copytree(file, folder / file.name, ignore=ignored)
+        else:
+            shutil.copy(file, folder / file.name)
     return folder
 
 

@@ -388,15 +388,15 @@ def test_bcrypt_hashes_of_another_maker_are_taken(ann: Person) -> None:
 def test_a_thousand_clients_of_a_resource_with_a_relationship(
     tmp_path: Any, serve: Serve
 ) -> None:
-    """The solution of exercise 8, which is the tutorial's code, under a crowd."""
+    """The solution of exercise 14, which is the tutorial's code, under a crowd."""
     import asyncio
     from collections import Counter
 
     from tests.pages import apply, blocks, copy_of_project
 
     project = copy_of_project(tmp_path / "project")
-    exercises = (ROOT / "docs" / "exercises.md").read_text().split("\n## ")
-    (diff,) = blocks(next(text for text in exercises if text.startswith("8.")), "diff")
+    solutions = (ROOT / "docs" / "solutions.md").read_text().split("\n## ")
+    (diff,) = blocks(next(text for text in solutions if text.startswith("14.")), "diff")
     apply(diff, project)
     server = serve(project=project)
     ann = Person(server.client, "ann")

@@ -108,7 +108,7 @@ def api(request: pytest.FixtureRequest, client: Any) -> Iterator[Prefixed]:
             yield Prefixed(through, "", prefix)
     else:
         outer = FastAPI(lifespan=main.lifespan)
-        outer.mount("/other", main.app, name="other")
+        outer.mount("/other", main.app)
         outer.mount(root_path, main.app)
         above = prefix.removesuffix(root_path)
         with TestClient(outer, root_path=above) as through:

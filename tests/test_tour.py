@@ -256,9 +256,10 @@ def test_each_reference_of_the_walk_points_at_what_it_says() -> None:
 def test_each_section_of_the_walk_is_a_step_and_ends_with_something_to_change() -> None:
     sections = WALK.split("\n## ")[1:]
     assert [section[0] for section in sections] == list("1234567")
-    assert all(
-        "**Change this and see:**" in section.split("\n\n")[-1] for section in sections
-    )
+    for section in sections:
+        texts = [text for text in section.split("\n\n") if not text.startswith("![")]
+        assert texts[-2].startswith(f"**On the wall:** /tour, step {section[0]}")
+        assert texts[-1].startswith("**Change this and see:**")
 
 
 def test_the_tour_is_the_same_api(serve: Serve) -> None:
