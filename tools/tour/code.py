@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from pygments.lexers.python import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, String, Token, _TokenType
 
-from tools.tour.journey import Place
+from tools.tour.journey import Place, is_ours
 from tools.tour.tree import short
 
 Row = list[list[str]]  # a line: the class of a piece, and its text
@@ -18,7 +19,7 @@ CLASSES = (
     (Comment, "comment"),
     (String, "string"),
     (Keyword, "keyword"),
-    (Number, "number"),
+    (Number, "digits"),
     (Name.Decorator, "decorator"),
     (Name.Function, "name"),
     (Name.Class, "name"),
@@ -61,26 +62,28 @@ def text_of(row: Row) -> str:
 
 
 def snippet(
-    file: str, first: int, last: int, marked: Iterable[int], stopped: int = 0
+    file: str, numbers: Iterable[int], marked: Iterable[int], stopped: int = 0
 ) -> dict[str, Any] | None:
-    """Give a file's lines, from one to another, with the marked ones."""
+    """Give lines of a file, and which of them are marked."""
     rows, marks = rows_of(file), set(marked)
-    wanted = [n for n in range(first, last + 1) if 0 < n <= len(rows)]
+    wanted = sorted(number for number in numbers if 0 < number <= len(rows))
     while wanted and not text_of(rows[wanted[-1] - 1]).strip():
         wanted.pop()
     if not wanted:
         return None
-    pieces = [text_of(rows[number - 1]) for number in wanted]
-    indent = min(len(text) - len(text.lstrip()) for text in pieces if text.strip())
-    lines = []
+    texts = [text_of(rows[number - 1]) for number in wanted]
+    indent = min(len(text) - len(text.lstrip()) for text in texts if text.strip())
+    lines: list[Any] = []
     for number in wanted:
         mark = ""
         if number in marks:
             mark = "ran"
         if number == stopped:
             mark = "stopped"
+        if lines and lines[-1][0] != number - 1:
+            lines.append([0, "gap", []])
         lines.append([number, mark, cut(rows[number - 1], indent)])
-    shown = stopped or min(marks, default=first)
+    shown = stopped or min(marks, default=wanted[0])
     return {"file": short(file), "line": shown, "lines": lines}
 
 
@@ -99,41 +102,69 @@ def cut(row: Row, indent: int) -> Row:
 def around(places: Iterable[Place], stopped: Place | None = None) -> list[Any]:
     """Give the lines around places, those of one function together."""
     functions: dict[tuple[str, int], set[int]] = {}
-    for place in [*places, *([stopped] if stopped else [])]:
+    for place in places:
         functions.setdefault((place.file, place.first), set()).add(place.line)
+    if stopped:
+        functions.setdefault((stopped.file, stopped.first), set())
     found = []
-    for (file, first), lines in functions.items():
+    for (file, first), marked in functions.items():
         red = 0
         if stopped and (file, first) == (stopped.file, stopped.first):
             red = stopped.line
-        begin = max(first, min(lines) - AROUND)
-        if begin - first <= AROUND:
-            begin = first
-        end = min(max(lines) + AROUND, begin + 17)
-        end = max(end, red)
-        end = end_of_statement(file, end, limit=end + 1)
-        found.append(snippet(file, begin, end_of_block(file, first, end), lines, red))
+        numbers = {name_line(file, first)}
+        for number in [*sorted(marked)[:4], *([red] if red else [])]:
+            after = 0 if number == red else AROUND
+            numbers |= near(file, first, number, after)
+            numbers |= set(range(number, end_of_statement(file, number) + 1))
+        # Between the line that ran and the one that stopped stands why.
+        if red and marked and 0 < red - max(marked) < 8:
+            numbers |= set(range(max(marked), red))
+        if red:
+            last = end_of_statement(file, red)
+            numbers = {number for number in numbers if number <= last}
+        found.append(snippet(file, numbers, marked, red))
     return [one for one in found if one]
 
 
-def end_of_statement(file: str, line: int, limit: int) -> int:
-    """Take one more line if it only closes a bracket."""
+def name_line(file: str, first: int) -> int:
+    """Give the line of `def`, which may stand below decorators."""
     rows = rows_of(file)
-    if line < limit and line < len(rows):
-        if re.fullmatch(r"\s*[)\]}]+.*", text_of(rows[line])):
-            return line + 1
+    for number in range(first, min(first + 8, len(rows) + 1)):
+        if re.match(r"\s*(async )?def ", text_of(rows[number - 1])):
+            return number
+    return first
+
+
+def end_of_statement(file: str, line: int) -> int:
+    """Give the line with the bracket that closes what a line has opened."""
+    rows, depth = rows_of(file), 0
+    for number in range(line, min(line + 8, len(rows) + 1)):
+        for name, piece in rows[number - 1]:
+            if name not in {"string", "comment"}:
+                depth += sum(piece.count(bracket) for bracket in "([{")
+                depth -= sum(piece.count(bracket) for bracket in ")]}")
+        if depth <= 0:
+            return number
     return line
 
 
-def end_of_block(file: str, first: int, last: int) -> int:
-    """Stop before the next function or class begins."""
+def near(file: str, first: int, line: int, after: int) -> set[int]:
+    """Give a line and those beside it, without a docstring, in the same function."""
     rows = rows_of(file)
-    for number in range(first + 1, last + 1):
-        before = text_of(rows[number - 2]) if number - 2 < len(rows) else ""
-        text = text_of(rows[number - 1]) if number - 1 < len(rows) else ""
-        if re.match(r"\S", text) and not before.strip():
-            return number - 1
-    return last
+    found = {line}
+    for step, last in ((-1, line - AROUND), (1, line + after)):
+        number = line
+        while number != last and 0 < number + step <= len(rows):
+            number += step
+            text = text_of(rows[number - 1])
+            is_docstring = rows[number - 1] and all(
+                name == "string" or not piece.strip()
+                for name, piece in rows[number - 1]
+            )
+            if number <= first or not text.strip() or is_docstring:
+                break
+            found.add(number)
+    return found
 
 
 def source(thing: Any) -> tuple[str, int, list[str]] | None:
@@ -143,8 +174,26 @@ def source(thing: Any) -> tuple[str, int, list[str]] | None:
         lines, first = inspect.getsourcelines(thing)
         file = inspect.getsourcefile(thing) or inspect.getfile(thing)
     except (OSError, TypeError):
-        return None
+        return search(getattr(thing, "__name__", ""), thing)
     return file, first, lines
+
+
+@lru_cache(64)
+def search(name: str, thing: Any) -> tuple[str, int, list[str]] | None:
+    """Find a class that a decorator has replaced, such as UserPublic."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        if not is_ours(file) or vars(module).get(name) is not thing:
+            continue
+        lines = [text_of(row) for row in rows_of(file)]
+        for number, text in enumerate(lines, 1):
+            if re.match(rf"class {name}\b", text):
+                return (
+                    file,
+                    number,
+                    inspect.getblock([f"{x}\n" for x in lines[number - 1 :]]),
+                )
+    return None
 
 
 def definition(thing: Any, pattern: str, length: int) -> dict[str, Any] | None:
@@ -156,8 +205,9 @@ def definition(thing: Any, pattern: str, length: int) -> dict[str, Any] | None:
     for number, text in enumerate(lines, first):
         if re.match(rf"\s*{pattern}", text):
             last = min(number + length - 1, first + len(lines) - 1)
-            return snippet(file, number, last, [number])
-    return snippet(file, first, min(first + length, first + len(lines)) - 1, [first])
+            return snippet(file, range(number, last + 1), [number])
+    last = min(first + length, first + len(lines)) - 1
+    return snippet(file, range(first, last + 1), [first])
 
 
 def signature(function: Any) -> dict[str, Any] | None:
@@ -174,18 +224,21 @@ def signature(function: Any) -> dict[str, Any] | None:
                     break
                 length += 1
             last = min(number + length, first + len(lines) - 1)
-            return snippet(file, number, last, [number])
+            return snippet(file, range(number, last + 1), [number])
     return definition(function, "", 3)
 
 
 def field(model: Any, name: str) -> dict[str, Any] | None:
     """Give the line of a model that declares a field."""
     for owner in getattr(model, "__mro__", ()):
-        found = source(owner) if name in vars(owner).get("__annotations__", {}) else None
+        found = (
+            source(owner) if name in vars(owner).get("__annotations__", {}) else None
+        )
         if found is None:
             continue
         file, first, lines = found
         for number, text in enumerate(lines, first):
             if re.match(rf"\s+{re.escape(name)}\s*:", text):
-                return snippet(file, number - 1, number + 1, [number], number)
+                lines_near = near(file, first, number, AROUND)
+                return snippet(file, {first} | lines_near, [], number)
     return None

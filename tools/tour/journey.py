@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import bcrypt
 from anyio import to_thread
 from fastapi._compat import ModelField
-from fastapi.telemetry import get_telemetry_data
+from fastapi.telemetry import TelemetryData, get_telemetry_data
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from pydantic import BaseModel, ValidationError
@@ -34,6 +34,7 @@ HERE = str(Path(__file__).parent)
 INSTALLED = tuple(sysconfig.get_paths().values())
 MAX_KEPT = 256 * 1024  # bytes of a body
 MAX_STATEMENTS = 200
+MAX_ROWS = 20  # of one statement with many
 
 
 class Place(NamedTuple):
@@ -50,14 +51,15 @@ class Place(NamedTuple):
 
 class Statement(NamedTuple):
     sql: str
-    values: str = ""
+    rows: tuple[dict[str, Any], ...] = ()  # the values, veiled
     seconds: float | None = None
     refused: str = ""  # the database's own words
     places: tuple[Place, ...] = ()
     in_endpoint: bool = False
 
     def __str__(self) -> str:
-        text = f"{self.sql} {self.values}".strip()
+        values = " ".join(str(row) for row in self.rows)
+        text = f"{self.sql} {values}".strip()
         if self.refused:
             return f"{text} refused: {self.refused}"
         if self.seconds is None:
@@ -99,6 +101,23 @@ class Journey:
     def keep(self, statement: Statement) -> None:
         if len(self.statements) < MAX_STATEMENTS:
             self.statements.append(statement)
+
+    def learn(self, scope: Scope) -> None:
+        """Take over the route: HEAD has a scope of its own, which knows it."""
+        for key in ("endpoint", "route", "path_params"):
+            if key in scope:
+                self.scope.setdefault(key, scope[key])
+
+    def check(self, data: TelemetryData) -> None:
+        """Note what validation and the dependencies have made, or found wrong."""
+        for name, value in (data.values or {}).items():
+            if isinstance(value, BaseModel):
+                made = veil.veil(value.model_dump(exclude_unset=True))
+                self.checks.append(f"{name} = {type(value).__name__} {made}")
+        for wrong in data.errors or ():
+            self.wrong.append(wrong)
+            message = f"wrong: {wrong['loc']} {wrong['msg']}"
+            self.checks.append(self.hide(message))
 
     @property
     def has_written(self) -> bool:
@@ -154,7 +173,7 @@ def place_of(frame: FrameType, line: int) -> Place:
 def places_here() -> tuple[Place, ...]:
     """Give the lines of ours that are running now, the innermost first."""
     found = []
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # as traceback does
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if is_ours(frame.f_code.co_filename):
             found.append(place_of(frame, frame.f_lineno))
@@ -188,23 +207,14 @@ class Steps(SpanProcessor):
         if span.start_time and span.end_time:
             journey.add(step, (span.end_time - span.start_time) / 1e9)
         journey.last = time.perf_counter()
-        if data.request:  # HEAD has a scope of its own, of which the route is known
-            for key in ("endpoint", "route", "path_params"):
-                if key in data.request.scope:
-                    journey.scope.setdefault(key, data.request.scope[key])
+        if data.request:
+            journey.learn(data.request.scope)
         error = sys.exc_info()[1]
         if error is not None and not journey.stopped_in:
             journey.stopped_in = step
             journey.stopped_by = places_of(error.__traceback__)
         if step == "dependencies":
-            for name, value in (data.values or {}).items():
-                if isinstance(value, BaseModel):
-                    made = veil.veil(value.model_dump(exclude_unset=True))
-                    journey.checks.append(f"{name} = {type(value).__name__} {made}")
-            for wrong in data.errors or ():
-                journey.wrong.append(wrong)
-                message = f"wrong: {wrong['loc']} {wrong['msg']}"
-                journey.checks.append(journey.hide(message))
+            journey.check(data)
 
 
 def timed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,7 +248,7 @@ def remembering(run_sync: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def watched(validate: Callable[..., Any]) -> Callable[..., Any]:
-    """Note the lines at which validators raise: pydantic keeps the errors, not those."""
+    """Note the lines at which validators raise: pydantic forgets them."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         journey = current.get(None)
@@ -281,12 +291,11 @@ def before_statement(*given: Any) -> None:
     context.started = time.perf_counter()
 
 
-def describe(statement: str, context: Any) -> tuple[str, str]:
-    parameters = getattr(context, "compiled_parameters", None)
-    if parameters and len(parameters) > 20:
-        parameters = [*parameters[:20], f"and {len(parameters) - 20} rows more"]
-    values = " ".join(str(veil.veil(row)) for row in parameters or ())
-    return " ".join(statement.split()), values
+def describe(statement: str, context: Any) -> tuple[str, tuple[dict[str, Any], ...]]:
+    """Give a statement on one line, and its values, the secret ones as dots."""
+    parameters = getattr(context, "compiled_parameters", None) or ()
+    rows = tuple(veil.veil(dict(row)) for row in parameters[:MAX_ROWS])
+    return " ".join(statement.split()), rows
 
 
 def after_statement(*given: Any) -> None:
@@ -294,11 +303,9 @@ def after_statement(*given: Any) -> None:
     if journey := current.get(None):
         seconds = time.perf_counter() - context.started
         journey.add("sql", seconds)
-        sql, values = describe(statement, context)
+        sql, rows = describe(statement, context)
         places = places_here()
-        journey.keep(
-            Statement(sql, values, seconds, "", places, journey.in_endpoint)
-        )
+        journey.keep(Statement(sql, rows, seconds, "", places, journey.in_endpoint))
 
 
 def refused_statement(error: ExceptionContext) -> None:
@@ -306,12 +313,10 @@ def refused_statement(error: ExceptionContext) -> None:
         context = error.execution_context
         if context is not None and hasattr(context, "started"):
             journey.add("sql", time.perf_counter() - context.started)
-        sql, values = describe(error.statement, context)
+        sql, rows = describe(error.statement, context)
         reason = journey.hide(str(error.original_exception).partition("\n")[0])
         places = places_here()
-        journey.keep(
-            Statement(sql, values, None, reason, places, journey.in_endpoint)
-        )
+        journey.keep(Statement(sql, rows, None, reason, places, journey.in_endpoint))
 
 
 def note(word: str) -> Callable[[Connection], None]:

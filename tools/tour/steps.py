@@ -88,7 +88,7 @@ class Telling:
             if isinstance(value, list) and len(value) > 5:
                 more = f"and {len(value) - 5} more"
                 value = [*value[:5], more]
-            return self.safe(json.dumps(value, ensure_ascii=False, indent=2))
+            return self.safe(layout(value))
         except RecursionError:
             return "nested too deeply to be shown"
 
@@ -134,12 +134,15 @@ class Telling:
         says = f"{method} {path} fits this decorator."
         if pattern != self.scope["path"]:
             says = f"{method} {path} fits {pattern}."
-        return {"says": self.safe(says), "code": [code.definition(self.endpoint, "@", 2)]}
+        return {
+            "says": self.safe(says),
+            "code": [code.definition(self.endpoint, "@", 2)],
+        }
 
     def handed_to(self) -> Step:
         name = getattr(self.endpoint, "__name__", str(self.endpoint))
         if self.stop == 4:
-            says = f"It is for {name}, which is not called: a parameter is missing."
+            says = f"It is for {name}, which is never called: step 4 stops it."
         else:
             says = f"{name} gets the request. First come its parameters, in step 4."
         return {"says": says, "code": [code.signature(self.endpoint)]}
@@ -208,17 +211,20 @@ class Telling:
     def database(self) -> Step:
         journey = self.journey
         says = "It asks the database nothing."
-        count = sum(one.seconds is not None or bool(one.refused)
-                    for one in journey.statements)
-        if count:
-            says = "1 statement." if count == 1 else f"{count} statements."
+        words = {one.sql.partition(" ")[0] for one in journey.statements}
+        if words:
+            says = "It reads."
+        if "COMMIT" in words:
+            says = "It writes: what is between BEGIN and COMMIT happens as a whole."
+        if "ROLLBACK" in words and "COMMIT" not in words:
+            says = "It takes everything back since BEGIN: the tables are as before."
+        inside = [one for one in journey.statements if one.in_endpoint]
         places = []
-        for one in journey.statements:
+        for one in inside or journey.statements:
             if one.sql != "ROLLBACK":
                 places += front(one.places)
         if self.stop == 5:
-            inside = [one for one in places if one in journey.stopped_by]
-            step = self.refusal(inside or places[-3:])
+            step = self.refusal(places[-3:])
         else:
             step = {"code": code.around(places)}
         sql = self.statements(journey.statements)
@@ -228,7 +234,11 @@ class Telling:
         return [
             {
                 "text": self.safe(one.sql),
-                "values": self.safe(one.values),
+                "values": [
+                    [self.safe(k), self.safe(v)]
+                    for row in one.rows
+                    for k, v in row.items()
+                ],
                 "ms": None if one.seconds is None else 1000 * one.seconds,
                 "refused": self.safe(one.refused),
             }
@@ -277,7 +287,7 @@ class Telling:
             self.answer,
         )
         steps = []
-        longest = max(*self.times, 0.001)
+        total = max(sum(self.times), 0.001)
         for number, tell in enumerate(tellers, 1):
             state = self.state(number)
             step: Step = {"says": "It did not get here."}
@@ -292,7 +302,7 @@ class Telling:
                 step["why"] = self.why()
             step["code"] = [one for one in step.get("code", ()) if one]
             took = self.times[number - 1]
-            step.update(title=TITLES[number - 1], ms=took, share=took / longest)
+            step.update(title=TITLES[number - 1], ms=took, share=took / total)
             steps.append(step)
         journey = self.journey
         return {
@@ -325,6 +335,24 @@ def front(places: tuple[Place, ...]) -> list[Place]:
     return list(places[:1])
 
 
+def layout(value: Any, indent: str = "") -> str:
+    """Write JSON on as few lines as fit on a page."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(indent + text) <= 90 or not isinstance(value, dict | list) or not value:
+        return text
+    inner = f"{indent}  "
+    if isinstance(value, list):
+        parts = [layout(one, inner) for one in value]
+    else:
+        parts = [
+            f"{json.dumps(key, ensure_ascii=False)}: {layout(one, inner)}"
+            for key, one in value.items()
+        ]
+    begin, end = "[]" if isinstance(value, list) else "{}"
+    lines = f",\n{inner}".join(parts)
+    return f"{begin}\n{inner}{lines}\n{indent}{end}"
+
+
 def body_model(body: Any) -> Any:
     model = body.field_info.annotation
     return model if hasattr(model, "model_fields") else None
@@ -335,6 +363,22 @@ def status_text(status: int) -> str:
         return f"{status} {http.HTTPStatus(status).phrase}"
     except ValueError:
         return str(status or "no answer")
+
+
+def tell_little(journey: Journey) -> dict[str, Any]:
+    """Tell no more than that there was a request."""
+    nothing = {"says": "", "state": NOT, "ms": 0, "share": 0, "code": []}
+    return {
+        "number": journey.number,
+        "at": time.strftime("%H:%M:%S", time.localtime(journey.began)),
+        "method": "",
+        "path": "a request that the tour cannot show: see the terminal",
+        "status": journey.status,
+        "words": status_text(journey.status),
+        "ms": journey.took.get("total", 0),
+        "stop": 0,
+        "steps": [{**nothing, "title": title} for title in TITLES],
+    }
 
 
 def tell(journey: Journey) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Known(NamedTuple):
     """A table as it was read: its columns, how many rows, and the last ones by key."""
 
     columns: list[Any]
-    count: int
+    number: int
     rows: dict[tuple[str, ...], tuple[Any, ...]]
 
 
@@ -40,7 +40,7 @@ class Watcher:
         if version == self.version:
             return None
         tables = []
-        for table in SQLModel.metadata.sorted_tables:
+        for table in SQLModel.metadata.tables.values():
             known = read(connection, table)
             if known is not None:
                 tables.append(show(table, known, self.before.get(table.name)))
@@ -102,7 +102,7 @@ def show(table: Table, now: Known, before: Known | None) -> dict[str, Any]:
             marks = [index for index, (new, was) in enumerate(pairs) if new != was]
         # Below the last known row is what was there, but not among the last hundred.
         is_new = before is not None and key not in old
-        if before is not None and before.count > ROWS and left == 0:
+        if before is not None and before.number > ROWS and left == 0:
             is_new = False
         added += is_new
         changed += bool(marks)
@@ -110,7 +110,7 @@ def show(table: Table, now: Known, before: Known | None) -> dict[str, Any]:
         rows.append({"cells": cells, "new": is_new, "changed": marks})
     says = []
     if before is not None:
-        grown = now.count - before.count
+        grown = now.number - before.number
         added = max(added, grown)
         for verb, to, number in (
             ("added", "to", added),
@@ -123,7 +123,7 @@ def show(table: Table, now: Known, before: Known | None) -> dict[str, Any]:
     return {
         "name": table.name,
         "columns": [column.name for column in now.columns],
-        "count": now.count,
+        "count": now.number,
         "rows": rows,
         "says": says,
     }

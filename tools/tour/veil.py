@@ -1,7 +1,7 @@
 """Secrets become dots here, before anything is printed or sent to a page.
 
-It promises `scrub` for a value, `read` for a body and `shown` for a text: what they give
-holds no secret that was sent, none that its name gives away, and no hash.
+It promises `scrub` for a value, `read` for a body and `shown` for a text: what they
+give holds no secret that was sent, none that its name gives away, and no hash.
 """
 
 import json
@@ -116,8 +116,7 @@ def scrub_query(query: str) -> tuple[str, list[str]]:
     for part in query.split("&"):
         name, equals, value = part.partition("=")
         if is_secret(unquote(name)):
-            for secret in (value, unquote(value), unquote(value.replace("+", " "))):
-                secrets.append(secret)
+            secrets += [value, unquote(value), unquote(value.replace("+", " "))]
             value = DOTS
         parts.append(f"{name}{equals}{value}")
     return "&".join(parts), [secret for secret in secrets if secret]
