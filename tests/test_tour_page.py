@@ -166,7 +166,7 @@ def wait_for(
         time.sleep(0.05)
 
 
-def events(url: str, last: str = "", kind: str = "request") -> Iterator[Any]:
+def events(url: str, last: str = "", kind: str = "request") -> Iterator[dict[str, Any]]:
     """Read the events that come within the next seconds."""
     headers = {"Last-Event-ID": last}
     with httpx.stream("GET", url, headers=headers, timeout=10) as answer:
@@ -248,7 +248,6 @@ def test_a_curl_from_outside_appears_and_the_arrows_walk(tour: Tour) -> None:
 
 
 def test_large_type_and_the_keys_are_a_key_away(tour: Tour) -> None:
-    tour.send("GET", "/health")
     tour.send("GET", "/api/nowhere")
     tour.open()
     tour.until("title", "404")
@@ -392,7 +391,11 @@ def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
     assert len(told) > 10
     for secret in ["987654321", token, PASSWORD, *digests, *hashes]:
         assert secret not in raw + tables["raw"]
-    assert SECRET not in raw
+    leaks = [
+        raw[max(0, one.start() - 90) : one.end() + 30]
+        for one in re.finditer(SECRET, raw)
+    ]
+    assert not leaks
     assert "471100815" not in raw + tables["raw"]
     assert not re.search(r"\$2b\$|[0-9a-f]{64}", raw + tables["raw"])
     (cards,) = [table for table in tables["tables"] if table["name"] == "card"]

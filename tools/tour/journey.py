@@ -4,6 +4,7 @@ Built on FastAPI's own OpenTelemetry spans and SQLAlchemy's events. A place is a
 code that ran, read from Python's own stack.
 """
 
+import re
 import sys
 import sysconfig
 import time
@@ -113,7 +114,8 @@ class Journey:
         for name, value in (data.values or {}).items():
             if isinstance(value, BaseModel):
                 made = veil.veil(value.model_dump(exclude_unset=True))
-                self.checks.append(f"{name} = {type(value).__name__} {made}")
+                what = f"{name} = {type(value).__name__} {made}"
+                self.checks.append(self.hide(what))
         for wrong in data.errors or ():
             self.wrong.append(wrong)
             message = f"wrong: {wrong['loc']} {wrong['msg']}"
@@ -132,11 +134,9 @@ class Journey:
         in_path = veil.secrets_in(self.scope.get("path_params", {}))
         for name, value in self.scope["headers"]:
             if veil.is_secret(name.decode("latin-1")):
-                text = value.decode("latin-1")
-                in_query += [text, text.partition(" ")[2]]
-                if name == b"cookie":
-                    cookies = text.split(";")
-                    in_query += [one.partition("=")[2].strip() for one in cookies]
+                # "Bearer" and its token, or cookies; not a cookie's 1, which is all over
+                words = re.split(r"[\s;,=]+", value.decode("latin-1"))
+                in_query += [word for word in words if len(word) >= veil.SHORT * 2]
         return [secret for secret in {*found, *in_query, *in_path} if secret]
 
     def hide(self, message: str) -> str:

@@ -85,7 +85,7 @@ def payload(journey: Journey) -> str:
     if not journey.payload:
         try:
             told = tell(journey)
-        except Exception:  # noqa: BLE001 # one odd request must not end the page
+        except Exception:  # one odd request must not end the page
             log.exception("The tour cannot tell of this request:")
             told = tell_little(journey)
         journey.payload = json.dumps(told)

@@ -153,6 +153,11 @@ class Telling:
         places: list[Place] = []
         if body := getattr(self.route, "body_field", None):
             says.append(f"The body is checked as {body_name(body)}.")
+        dependant = getattr(self.route, "dependant", None)
+        calls = [one.call for one in getattr(dependant, "dependencies", ())]
+        names = [getattr(call, "__name__", type(call).__name__) for call in calls]
+        if names:
+            says.append(f"Its parameters come from: {', '.join(names)}.")
         for name, seconds, here in journey.hashed:
             says.append(
                 f"{name} takes {1000 * seconds:,.1f} ms: slow on purpose, so that"
@@ -293,6 +298,7 @@ class Telling:
             step: Step = {"says": "It did not get here."}
             if state != NOT:
                 step = tell()
+            step["says"] = self.safe(step["says"])
             if number == 5 and state == DONE and not self.journey.statements:
                 state = NOT
             if state == NOT and not self.refused:
