@@ -69,10 +69,11 @@ async def guide(scope: Scope, receive: Receive, send: Send) -> None:
         body = message.get("body", b"")
         journey.answered_size += len(body)
         journey.answered += body[: MAX_KEPT - len(journey.answered)]
-        await send(message)
-        if body and is_shown and not journey.number:
+        is_answered = message["type"] == "http.response.body"
+        if is_answered and is_shown and not journey.number:
             told = (journey.answered_size, len(journey.statements))
-            pages.publish(journey)
+            pages.publish(journey)  # before the client can look for it on the page
+        await send(message)
 
     try:
         await main.app(scope, listen, speak)

@@ -134,7 +134,7 @@ class Journey:
         in_path = veil.secrets_in(self.scope.get("path_params", {}))
         for name, value in self.scope["headers"]:
             if veil.is_secret(name.decode("latin-1")):
-                # "Bearer" and its token, or cookies; not a cookie's 1, which is all over
+                # A token or cookies; not a cookie's 1, which is everywhere.
                 words = re.split(r"[\s;,=]+", value.decode("latin-1"))
                 in_query += [word for word in words if len(word) >= veil.SHORT * 2]
         return [secret for secret in {*found, *in_query, *in_path} if secret]

@@ -115,6 +115,7 @@ async def page() -> HTMLResponse:
 async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
     """Tell of requests as they come: of the last 50, and of 50 a second at most."""
     seen = last_seen(request)
+    pause = TICK
     yield ServerSentEvent(event="start", raw_data=START, retry=500)
     while not told_to_stop.is_set():
         fresh = [one for one in journeys if one.version > seen]
@@ -125,8 +126,9 @@ async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
             yield ServerSentEvent(
                 event="request", raw_data=payload(journey), id=event_id
             )
-        # A crowd would cost the API its time: what is not asked for is not told.
-        await wait(TICK + len(fresh) / 50)
+        # A crowd would cost the API its time, so it is told of at most 50 a second.
+        await wait(pause)
+        pause = TICK + len(fresh) / 50
 
 
 @pages.get("/tour/accounts/events", response_class=EventSourceResponse)
