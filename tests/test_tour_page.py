@@ -29,6 +29,7 @@ SECRET = "hunter2-do-not-show"
 TELEPHONE = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 # What students may write: their own secrets, and every kind of path operation.
 CARDS = """
+import sys
 from functools import partial
 
 from fastapi import BackgroundTasks, HTTPException
@@ -87,6 +88,23 @@ api.add_api_route("/api/made", made)
 @api.get("/api/mistake")
 def mistake(token: str = "") -> None:
     raise ZeroDivisionError(token)
+
+
+sys.path.append("FOLDER")
+import elsewhere
+
+api.include_router(elsewhere.router)
+"""
+# A router outside the project's folder.
+ELSEWHERE = """
+from fastapi import APIRouter, HTTPException
+
+router = APIRouter(prefix="/api/elsewhere")
+
+
+@router.get("")
+async def read_elsewhere() -> None:
+    raise HTTPException(418, "elsewhere")
 """
 
 
@@ -149,6 +167,9 @@ class Tour:
     def save(self, name: str) -> None:
         """Take a picture of the whole page, if SCREENSHOTS says where to."""
         if folder := os.environ.get("SCREENSHOTS"):
+            calm = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+            emulate = "Emulation.setEmulatedMedia"
+            self.browser.execute_cdp_cmd(emulate, {"features": calm})
             self.resize(1280, 400)
             height = self.script("document.documentElement.scrollHeight")
             self.resize(1280, height)
@@ -186,7 +207,8 @@ def events(url: str, last: str = "", kind: str = "request") -> Iterator[dict[str
 def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     folder = tmp_path_factory.mktemp("tour")
     project = copy_of_project(folder / "project")
-    (project / "cards.py").write_text(CARDS)
+    (project / "cards.py").write_text(CARDS.replace("FOLDER", str(folder)))
+    (folder / "elsewhere.py").write_text(ELSEWHERE)
     browser = open_browser(folder)
     settings = {}
     if os.environ.get("SCREENSHOTS"):
@@ -344,6 +366,10 @@ def test_every_kind_of_path_operation_is_told(tour: Tour) -> None:
         event = tour.send(method, path, **options)
         assert (event["status"], len(event["steps"])) == (status, 7), path
     assert marked(event, 5, "stopped")[0][2] == "raise ZeroDivisionError(token)"
+    event = tour.send("GET", "/api/elsewhere")
+    ((file, number, text),) = marked(event, 5, "stopped")
+    assert text == 'raise HTTPException(418, "elsewhere")'
+    assert Path(file).read_text().splitlines()[number - 1].strip() == text
     assert not tour.server.logged("The tour cannot tell of this request")
 
 
@@ -403,6 +429,10 @@ def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
     assert not leaks
     assert "471100815" not in raw + tables["raw"]
     assert not re.search(r"\$2b\$|[0-9a-f]{64}", raw + tables["raw"])
+    log = tour.server.log.read_text()  # a mistake's traceback is not the tour's
+    trees = "".join(re.findall("^(?:[├└│]|[A-Z]+ /).*", log, flags=re.MULTILINE))
+    assert "987654321" not in trees
+    assert SECRET not in trees
     (cards,) = [table for table in tables["tables"] if table["name"] == "card"]
     assert cards["rows"][0]["cells"][2:] == ["••••", "••••", "••••"]
 
@@ -425,6 +455,12 @@ def test_the_tables_are_live_and_what_somebody_sends_is_text(tour: Tour) -> None
     assert tour.script(changed) == ["Eve"]
     tour.server.execute("DELETE FROM \"user\" WHERE email = 'live@example.com'")
     tour.until("changed", "removed 1 row from user.")
+    rows = ", ".join(["('a', 'b', '2000-01-01')"] * 150)
+    tour.server.execute(
+        f"INSERT INTO wrongpassword (account, address, expires_at) VALUES {rows}"
+    )
+    tour.until("changed", "Another program added 150 rows to wrongpassword.")
+    tour.until("all", "rows, the last 100 of them")
     tour.open("/tour")
     tour.send("GET", "/api/<b>nowhere")
     tour.until("list", "/api/<b>nowhere")

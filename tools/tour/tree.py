@@ -23,9 +23,9 @@ def short(file: str) -> str:
     return file
 
 
-def line(text: str) -> Text:
-    """Make a line that shows no hash, and that cannot command the terminal."""
-    return Text(printable(veil.shown(text)))
+def line(text: str, secrets: list[str]) -> Text:
+    """Make a line that shows no secret, and that cannot command the terminal."""
+    return Text(printable(veil.shown(text, secrets)))
 
 
 def place(function: Any, pattern: str) -> str:
@@ -44,17 +44,17 @@ def place(function: Any, pattern: str) -> str:
 
 
 def draw(journey: Journey) -> Tree:
-    scope = journey.scope
-    title = line(f"{scope['method']} {scope['path']} → {journey.status}")
+    scope, secrets = journey.scope, journey.secrets
+    title = line(f"{scope['method']} {scope['path']} → {journey.status}", secrets)
     title.stylize("bold")
     sent, _ = veil.read(journey.sent)
     answered, _ = veil.read(journey.answered)
     tree = Tree(title)
-    tree.add(line(f"1 the request {sent}"))
+    tree.add(line(f"1 the request {sent}", secrets))
     endpoint, route = scope.get("endpoint"), scope.get("route")
     if endpoint:
-        tree.add(line(f"2 the route {place(endpoint, '@')}"))
-        tree.add(line(f"3 the path operation {place(endpoint, '(async )?def ')}"))
+        tree.add(line(f"2 the route {place(endpoint, '@')}", []))
+        tree.add(line(f"3 the path operation {place(endpoint, '(async )?def ')}", []))
         checks = list(journey.checks)
         if body := getattr(route, "body_field", None):
             checks.insert(0, f"the body is checked as {body_name(body)}")
@@ -63,16 +63,17 @@ def draw(journey: Journey) -> Tree:
         for step, found in steps:
             branch = tree.add(step)
             for text in found:
-                branch.add(line(text))
+                branch.add(line(text, secrets))
         if journey.status < 300:
             model = getattr(route, "response_model", None)
-            tree.add(line(f"6 the response model {getattr(model, '__name__', model)}"))
+            name = getattr(model, "__name__", model)
+            tree.add(line(f"6 the response model {name}", []))
     stopped = ""
     if journey.status >= 400:
         stopped = f"stopped at step {journey.reached} "
     times = ", ".join(f"{step} {took:.2f} ms" for step, took in journey.took.items())
-    answer = f"{journey.status} {journey.hide(answered)} {stopped}({times})"
-    tree.add(line(f"7 the answer {answer}"))
+    answer = line(f"7 the answer {journey.status} {answered} ", secrets)
+    tree.add(answer.append(f"{stopped}({times})"))
     return tree
 
 
