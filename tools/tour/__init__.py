@@ -26,7 +26,8 @@ __all__ = ["app"]
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    path = scope.get("path", "")
+    # Behind a prefix, if there is one.
+    path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
     if scope["type"] == "lifespan":
         pages.say_where()
     if scope["type"] != "http":
@@ -34,14 +35,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     elif path == "/tour" or path.startswith("/tour/"):
         await pages.serve(scope, receive, send)
     else:
-        await guide(scope, receive, send)
+        await guide(scope, receive, send, is_shown=path.startswith("/api"))
 
 
-async def guide(scope: Scope, receive: Receive, send: Send) -> None:
+async def guide(scope: Scope, receive: Receive, send: Send, *, is_shown: bool) -> None:
     """Let the API answer, and note what happens on the way."""
     journey = Journey(scope)
     token = current.set(journey)
-    is_shown = scope["path"].startswith("/api")
     told = (-1, 0)
 
     async def listen() -> Message:
