@@ -11,10 +11,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlmodel import Session, func, select
 
-from core.engine import create_file, engine, open_session, sessions
+from core.engine import IN_MEMORY, engine, open_database, open_session, sessions
 from core.reads import Rows, read
 from core.schema import create_or_extend_tables
-from core.settings import DATABASE_URL
+from core.settings import DATABASE
 from models import User
 
 __all__ = ["Rows", "SessionDep", "create_database", "engine", "read"]
@@ -47,9 +47,11 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 def create_database() -> None:
     """Create missing tables and columns, and log how many accounts there are."""
-    create_file()
+    open_database()
     count = select(func.count()).select_from(User)
     added, users = create_or_extend_tables(engine, count)
-    log.info("Database: %s, accounts: %s", DATABASE_URL.set(query={}), users)
+    log.info("Database: %s, accounts: %s", DATABASE.name, users)
+    if IN_MEMORY:
+        log.info("In memory: each worker has its own accounts, until it ends.")
     if added:
         log.info("added %s", ", ".join(added))

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi.concurrency import run_in_threadpool
 from pydantic_core import to_json
@@ -23,24 +23,50 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlmodel import Session, create_engine
 
-from core import foreign_keys
+from core import foreign_keys, postgresql
 from core.errors import DatabaseUnavailable
+from core.postgresql import LOCK_TIMEOUT
 from core.queues import Queue
-from core.settings import DATABASE_URL, SQLITE, exit_with
+from core.settings import DATABASE, POOL_SIZE, SQLITE, exit_with
 
-IN_MEMORY = SQLITE and DATABASE_URL.database in {None, "", ":memory:"}
-# Absolute, so that it stays the same file if somebody changes the working directory.
-FILE = Path(DATABASE_URL.database or "").absolute()
+IN_MEMORY = SQLITE and DATABASE.file is None
+FILE = DATABASE.file or Path().absolute()
+MODE = DATABASE.parameters.get("mode", "rwc")
+READ_ONLY = SQLITE and MODE == "ro"
 
-# How many sessions at once; the rest of a crowd waits. SQLite writes one at a time, and
-# more threads than cores only wait for each other: with 4 a read has 0.85 of its rate.
-SESSIONS = 2 if SQLITE else 6
 # The event loop runs the queries of a file. In memory they may wait for a writer.
 ON_LOOP = SQLITE and not IN_MEMORY
-READS = 1 if ON_LOOP else 10
-SCANS = 2  # queries that read a whole table: few, so that they slow nobody else down
-POOL_SIZE = SESSIONS + READS + SCANS + 2  # the event loop's connection, the throttle's
-LOCK_TIMEOUT = 4  # seconds, then the answer is 503
+
+
+OTHERS = 2  # the event loop's connection and the throttle's; of PostgreSQL's, one spare
+
+
+class Share(NamedTuple):
+    """How many connections of a worker are for what; the rest of a crowd waits."""
+
+    sessions: int
+    reads: int
+    scans: int  # read a whole table: few, so that they slow nobody else down
+
+
+def share_connections(size: int) -> Share:
+    """Divide what a worker may take of PostgreSQL's connections: of 20 it is 6, 10, 2.
+
+    Half are for reads, which every request makes, three tenths for sessions, a tenth
+    for scans; each has one at least.
+    """
+    sessions = max(1, size * 3 // 10)
+    scans = max(1, size // 10)
+    return Share(sessions, size - sessions - scans - OTHERS, scans)
+
+
+if SQLITE:
+    # It writes one at a time, and more threads than cores only wait for each other:
+    # with 4 sessions a read has 0.85 of its rate.
+    SHARE = Share(sessions=2, reads=1 if ON_LOOP else 10, scans=2)
+else:
+    SHARE = share_connections(POOL_SIZE or 20)
+SESSIONS, READS, SCANS = SHARE
 # The event loop cannot wait as long, since everybody would.
 LOCK_TIMEOUT_ON_LOOP = 0.02
 
@@ -68,7 +94,7 @@ class FileConnection(sqlite3.Connection):
 class LockTimeout(threading.local):
     """How long a connection that this thread opens waits for a lock."""
 
-    seconds: float = LOCK_TIMEOUT
+    seconds: float = float(DATABASE.parameters.get("timeout", LOCK_TIMEOUT))
 
 
 lock_timeout = LockTimeout()
@@ -82,8 +108,10 @@ def connect_sqlite() -> sqlite3.Connection:
     if IN_MEMORY:
         uri = "file:/users?vfs=memdb"  # a database that all connections share
     else:
-        # rw, not rwc: a file that was moved away must not come back empty.
-        uri = f"{FILE.as_uri()}?mode=rw"
+        mode = "rw"  # not rwc: a file that was moved away must not come back empty
+        if READ_ONLY:
+            mode = "ro"
+        uri = f"{FILE.as_uri()}?mode={mode}"
     file = file_id()
     connection = sqlite3.connect(
         uri,
@@ -94,7 +122,8 @@ def connect_sqlite() -> sqlite3.Connection:
         factory=FileConnection,
     )
     connection.file_id = file
-    connection.execute("PRAGMA journal_mode = WAL")  # readers and a writer at once
+    if not READ_ONLY:  # readers and a writer at once
+        connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # what was answered is on the disk
     connection.execute("PRAGMA foreign_keys = ON")
     # SQLite's own lower() knows A to Z alone.
@@ -114,25 +143,18 @@ def make_engine() -> Engine:
             # A URL would be decoded on its way: the folder C# would become another.
             creator=connect_sqlite,
             poolclass=QueuePool,
-            pool_size=POOL_SIZE,
+            pool_size=sum(SHARE) + OTHERS,
             hide_parameters=True,  # the log shows no secret
             json_serializer=write_json,
         )
-    try:
-        return create_engine(
-            DATABASE_URL,
-            pool_size=POOL_SIZE,
-            pool_pre_ping=True,  # a restart of the server costs nobody an error
-            hide_parameters=True,
-            json_serializer=write_json,
-            connect_args={
-                "connect_timeout": 3,
-                "options": "-c timezone=UTC -c statement_timeout=10s"
-                f" -c lock_timeout={LOCK_TIMEOUT}s",
-            },
-        )
-    except ImportError:
-        exit_with("DATABASE_URL: PostgreSQL needs: pip install 'psycopg[binary]'")
+    return create_engine(
+        "postgresql+psycopg://",
+        connect_args=postgresql.PARAMETERS,
+        pool_size=sum(SHARE) + OTHERS,
+        pool_pre_ping=True,  # a restart of the server costs nobody an error
+        hide_parameters=True,
+        json_serializer=write_json,
+    )
 
 
 engine = make_engine()
@@ -199,6 +221,9 @@ if SQLITE:
             engine.pool.dispose()
             raise DisconnectionError
 
+else:
+    postgresql.install(engine)
+
 
 sessions = Queue(SESSIONS, 30, DatabaseUnavailable)
 
@@ -256,7 +281,7 @@ class LoopConnection:
             try:
                 self.connection = autocommit_engine.connect()
             finally:
-                lock_timeout.seconds = LOCK_TIMEOUT
+                del lock_timeout.seconds
             self.file_id = file
         return self.connection
 
@@ -271,16 +296,30 @@ class LoopConnection:
 loop_connection = LoopConnection()
 
 
-def create_file() -> None:
-    """Create the file if there is none, and make it readable for its owner alone."""
+def open_database() -> None:
+    """Create SQLite's file if there is none, or wait for PostgreSQL; or end the start.
+
+    The file is made readable for its owner alone.
+    """
+    if not SQLITE:
+        postgresql.reach(engine)
     if not ON_LOOP:
         return
     try:
         if FILE.is_dir():
             raise IsADirectoryError("a folder, not a file")
-        FILE.touch(mode=0o600)
+        if not FILE.parent.is_dir():
+            raise NotADirectoryError(f"there is no folder {str(FILE.parent)!r}")
+        if MODE == "rwc":
+            FILE.touch(mode=0o600)
+        elif not FILE.exists():
+            raise FileNotFoundError(
+                f"there is no such file, and mode={MODE} makes none"
+            )
     except OSError as error:
-        exit_with(f"DATABASE_URL: {DATABASE_URL!r} cannot be opened: {error}")
+        exit_with(f"DATABASE_URL: {DATABASE.url!r} cannot be opened: {error}")
+    if READ_ONLY:
+        return
     # Its companions, too: a copy that was put here may have brought them.
     for ending in ("", "-wal", "-shm"):
         # Somebody else's file, shared with us, stays as it is.
@@ -294,7 +333,7 @@ def close() -> None:
     engine.dispose()
     wal = FILE.with_name(FILE.name + "-wal")
     for _ in range(20):  # workers that close at the same moment leave it to each other
-        if not (ON_LOOP and FILE.exists() and wal.exists()):
+        if READ_ONLY or not (ON_LOOP and FILE.exists() and wal.exists()):
             break
         time.sleep(0.05)
         with contextlib.suppress(sqlite3.Error):

@@ -40,10 +40,10 @@ from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefa
 from sqlalchemy.types import TypeEngine
 from sqlmodel import SQLModel
 
-from core.engine import FILE, ON_LOOP
+from core.engine import FILE, ON_LOOP, READ_ONLY
 from core.errors import passes_by_itself
 from core.rules import compare_rules, has_expressions, names, place
-from core.settings import DATABASE_URL, exit_with
+from core.settings import DATABASE, exit_with
 
 # Requests wait behind a start that waits for a table on PostgreSQL. So it does not wait
 # for ever; but for longer than a statement of theirs may take.
@@ -77,9 +77,14 @@ def create_or_extend_tables(engine: Engine, count: Executable) -> tuple[list[str
                 added = new_tables + added
             return added, connection.execute(count).scalar_one()
     except SQLAlchemyError as error:
+        if READ_ONLY:
+            exit_with(
+                f"DATABASE_URL: {DATABASE.url!r} lacks what models.py has, and with"
+                f" mode=ro it is not added: {first_line(error)}"
+            )
         if passes_by_itself(error):
             exit_with(
-                f"DATABASE_URL: {DATABASE_URL!r} cannot be changed now:"
+                f"DATABASE_URL: {DATABASE.url!r} cannot be changed now:"
                 f" {first_line(error)}\nNothing was changed. Start again in a moment."
             )
         exit_with(f"models.py: {first_line(error)}\n{WAYS_OUT}")
@@ -91,6 +96,8 @@ def begin_alone(engine: Engine) -> Iterator[Connection]:
     with contextlib.ExitStack() as stack:
         try:
             lock_folder(stack)
+            if READ_ONLY:  # it has no write lock to begin with
+                engine = engine.execution_options(begin="BEGIN")
             connection = stack.enter_context(engine.begin())
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -99,7 +106,7 @@ def begin_alone(engine: Engine) -> Iterator[Connection]:
                 connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))
         except (DBAPIError, OSError) as error:
             reason = first_line(error)
-            exit_with(f"DATABASE_URL: {DATABASE_URL!r} cannot be opened: {reason}")
+            exit_with(f"DATABASE_URL: {DATABASE.url!r} cannot be opened: {reason}")
         yield connection
 
 

@@ -9,8 +9,8 @@ import re
 import sys
 from typing import NoReturn
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from core.database_url import Database, WrongURL, read_database_url
+from core.workers import fail_parent
 
 # Any port of this machine: where a front end runs while somebody writes it.
 LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1)(:\d+)?"
@@ -22,6 +22,8 @@ ORIGIN = re.compile(
 )
 USUAL_PORTS = {"http": "80", "https": "443"}  # no browser sends them
 MAX_PORT = 65_535
+# There are five kinds of work, and each needs one (core/engine.py).
+POOL_SIZES = [str(size) for size in range(5, 1001)]
 ROUNDS = [str(rounds) for rounds in range(4, 32)]  # what bcrypt takes
 START_FAILED = 3  # by this exit code uvicorn knows that trying again is in vain
 
@@ -30,23 +32,29 @@ def exit_with(reason: str) -> NoReturn:
     """End the start with a reason instead of a traceback."""
     print(reason, file=sys.stderr, flush=True)  # noqa: T201 # there is no log yet
     sys.tracebacklimit = 0
+    fail_parent(START_FAILED)
     raise SystemExit(START_FAILED) from None
 
 
-def read_database_url() -> URL:
+def read_database() -> Database:
     text = os.environ.get("DATABASE_URL", "").strip() or "sqlite:///app.db"
     try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        url = URL.create("none")
-    if url.drivername in {"postgres", "postgresql"}:
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername not in {"sqlite", "postgresql+psycopg"}:
+        return read_database_url(text)
+    except WrongURL as error:
+        exit_with(f"DATABASE_URL: {error}")
+
+
+def read_pool_size() -> int | None:
+    """Give how many connections to PostgreSQL a worker may take, if that is set."""
+    text = os.environ.get("DATABASE_POOL_SIZE", "").strip()
+    if not text:
+        return None
+    if text not in POOL_SIZES:
         exit_with(
-            "DATABASE_URL must be like sqlite:///app.db"
-            " or postgresql://user:password@host/name"
+            "DATABASE_POOL_SIZE, the connections that each worker may open, must be a"
+            f" whole number from 5 to 1000, not {text[:80]!r}"
         )
-    return url
+    return int(text)
 
 
 def read_bcrypt_rounds() -> int:
@@ -84,6 +92,14 @@ def is_origin(text: str) -> bool:
     )
 
 
+def read_port() -> int:
+    """Give the port for `python main.py`; hosting providers choose it."""
+    text = os.environ.get("PORT") or "8000"
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > MAX_PORT:
+        exit_with(f"PORT must be a whole number up to {MAX_PORT}, not {text[:80]!r}")
+    return int(text)
+
+
 def may_call(origin: str) -> bool:
     """Tell whether a page from an origin may call from a browser."""
     if CORS_ORIGIN_REGEX is not None:
@@ -91,8 +107,9 @@ def may_call(origin: str) -> bool:
     return origin in CORS_ORIGINS or "*" in CORS_ORIGINS
 
 
-DATABASE_URL = read_database_url()
-SQLITE = DATABASE_URL.drivername == "sqlite"
+DATABASE = read_database()
+SQLITE = DATABASE.is_sqlite
+POOL_SIZE = read_pool_size()
 BCRYPT_ROUNDS = read_bcrypt_rounds()
 CORS_ORIGINS = read_cors_origins()
 CORS_ORIGIN_REGEX = None

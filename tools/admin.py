@@ -13,7 +13,7 @@ from core.engine import engine
 from core.fields import normal_address
 from core.journal import printable
 from core.security import make_hash
-from core.settings import DATABASE_URL
+from core.settings import DATABASE
 from database import create_database
 from models import Token, User, UserUpdate
 
@@ -44,7 +44,7 @@ def find_user(session: Session, text: str) -> User:
     user = session.exec(statement).first()
     if user is None:
         raise SystemExit(
-            f"Nobody has signed up as {email} yet in {DATABASE_URL.set(query={})}."
+            f"Nobody has signed up as {email} yet in {DATABASE.name}."
             " Sign up first (POST /api/users), then run this again."
         )
     return user

@@ -68,13 +68,14 @@ class PostgreSQL:
         return f"postgresql+psycopg://postgres@{self.address}:{self.port}/postgres"
 
 
-def new_database(server: str) -> str:
+def new_database(server: str, encoding: str = "UTF8") -> str:
     """Create an empty database on a server, and give its URL.
 
     Its locale is C, where the server's own lower() knows A to Z alone.
     """
     name = f"test_{uuid4().hex}"
-    statement = f"CREATE DATABASE {name} TEMPLATE template0 LOCALE 'C' ENCODING 'UTF8'"
+    statement = f"CREATE DATABASE {name} TEMPLATE template0 LOCALE 'C'"
+    statement += f" ENCODING '{encoding}'"
     with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(statement.encode())
     return server.rpartition("/")[0] + "/" + name

@@ -9,15 +9,13 @@ from pathlib import Path
 from sqlalchemy import URL
 from sqlmodel import create_engine, func, select
 
-from core.engine import FILE, ON_LOOP, connect_sqlite, create_file
+from core.engine import FILE, ON_LOOP, connect_sqlite, open_database
 from core.schema import create_or_extend_tables
-from core.settings import DATABASE_URL
+from core.settings import DATABASE
 from database import create_database
 from main import app  # noqa: F401 # it knows the tables of every router
 from models import User
 from tools.data.ask import accounts, ask, create_new
-
-DATABASE = DATABASE_URL.set(query={})
 
 
 def save(file: Path) -> None:
@@ -36,8 +34,8 @@ def restore(file: Path, *, agreed: bool) -> None:
     """Put what a file holds in the place of what the database holds."""
     check_kind("pg_restore --clean --dbname=URL FILE")
     saved = count_accounts(file)
-    create_file()
-    ask(f"Replace what is in {DATABASE} by {accounts(saved)} of {file}?", agreed)
+    open_database()
+    ask(f"Replace what is in {DATABASE.name} by {accounts(saved)} of {file}?", agreed)
     with tempfile.TemporaryDirectory() as folder:
         # What the models have more by now is added to a copy. If they differ in more
         # than that, it ends here, and the database is as it was.
@@ -47,13 +45,13 @@ def restore(file: Path, *, agreed: bool) -> None:
         engine.dispose()
         with closing(open_file(copy)) as source, closing(connect_sqlite()) as target:
             source.backup(target)  # in one transaction, for which servers wait
-    print(f"{accounts(saved)} in {DATABASE}.")
+    print(f"{accounts(saved)} in {DATABASE.name}.")
 
 
 def check_kind(command: str) -> None:
     if not ON_LOOP:
         raise SystemExit(
-            f"{DATABASE} is not a file. PostgreSQL has a tool for this: {command}"
+            f"{DATABASE.name} is not a file. PostgreSQL has a tool for this: {command}"
         )
 
 

