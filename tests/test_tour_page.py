@@ -33,7 +33,7 @@ import sys
 from functools import partial
 
 from fastapi import BackgroundTasks, HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 from sqlmodel import Field, SQLModel, select
 
 from database import SessionDep
@@ -83,6 +83,19 @@ api.get("/api/instance")(Caller())
 api.get("/api/partial")(partial(lambda word="x": word))
 exec("def made() -> str: return 'made'")
 api.add_api_route("/api/made", made)
+
+
+MINTED = "min" + "ted"  # in two, since the pages show lines of this file
+
+
+@api.get("/api/moved")
+def moved() -> RedirectResponse:
+    return RedirectResponse("/api/x?a=1&resetToken=" + MINTED)
+
+
+@api.get("/api/leak")
+def leak() -> None:
+    raise HTTPException(502, f"No answer from ftp://ann:{MINTED}@host/x")
 
 
 @api.get("/api/mistake")
@@ -405,6 +418,9 @@ def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
     assert missed["status"] == 404
     assert missed["steps"][4]["why"] == "No card has the pin ••••"
     tour.send("GET", f"/api/mistake?token={SECRET}")
+    moved = tour.send("GET", "/api/moved")
+    assert "Location: /api/x?a=1&resetToken=••••" in moved["steps"][6]["show"]
+    tour.send("GET", "/api/leak")
     tour.sign_up("veil@example.com")
     token = tour.token("veil@example.com")
     last = tour.send(
@@ -420,7 +436,7 @@ def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
     hashes = [row[0] for row in tour.server.rows('SELECT hashed_password FROM "user"')]
     raw = "".join(told)
     assert len(told) > 10
-    for secret in ["987654321", token, PASSWORD, *digests, *hashes]:
+    for secret in ["987654321", "minted", token, PASSWORD, *digests, *hashes]:
         assert secret not in raw + tables["raw"]
     leaks = [
         raw[max(0, one.start() - 90) : one.end() + 30]

@@ -22,6 +22,8 @@ SECRET_VALUE = re.compile(
     r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*"
     r"|\b(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{128})\b"
 )
+IN_URL = re.compile(r"([?&]([\w%.-]+)=)[^&\s>\"']+")
+USER_IN_URL = re.compile(r"(\w://)[^/\s@]+@")
 SHORT = 4  # characters: less than that is a secret only where it stands alone
 
 
@@ -90,7 +92,15 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
 
 def shown(text: str, secrets: Iterable[str] = ()) -> str:
-    return SECRET_VALUE.sub(DOTS, hide(text, secrets))
+    """Put dots where a text has a secret that was sent, a hash, or one in a URL."""
+    text = USER_IN_URL.sub(rf"\1{DOTS}@", hide(text, secrets))
+    return SECRET_VALUE.sub(DOTS, IN_URL.sub(veil_parameter, text))
+
+
+def veil_parameter(found: re.Match[str]) -> str:
+    if is_secret(unquote(found[2])):
+        return found[1] + DOTS
+    return found[0]
 
 
 def scrub(value: Any, secrets: Iterable[str]) -> Any:
