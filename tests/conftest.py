@@ -1,14 +1,15 @@
 """What the tests share: a fresh database for each, people in it, and a real server."""
 
+import asyncio
 import itertools
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,9 @@ from fastapi.testclient import TestClient
 from sqlmodel import Session, SQLModel, create_engine
 
 from core.engine import engine
-from database import create_database
 from main import app
 from models import User
+from tests import programs
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse"
@@ -83,6 +84,11 @@ def pytest_collection_modifyitems(
     ]
     config.hook.pytest_deselected(items=about_sqlite)
     items[:] = [item for item in items if item not in about_sqlite]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Have a process more than there are cores, since some tests mostly wait."""
+    return (os.cpu_count() or 1) + 1
 
 
 class Person:
@@ -117,19 +123,22 @@ class Person:
         )
 
 
+@pytest.fixture(scope="session")
+def running() -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
 @pytest.fixture
-def client() -> Iterator[TestClient]:
+def client(running: TestClient) -> TestClient:
     """Give the API with empty tables; a mistake in the code fails the test, as it is.
 
     For the 500 that a client would get, see `client_of_bugs`.
     """
-    create_database()
     with engine.begin() as connection:
         for table in reversed(SQLModel.metadata.sorted_tables):
             connection.execute(table.delete())
-    with TestClient(app) as client:
-        yield client
-    engine.dispose()
+    return running
 
 
 @pytest.fixture
@@ -162,11 +171,10 @@ def make_admin(user_id: int) -> None:
 
 
 # Below what the kernel gives to clients, and others for each of the suite's processes,
-# so that no two servers take one port.
-PORTS = itertools.count(
-    20_000
-    + 3_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-)
+# so that no two servers take one port. A second suite begins elsewhere (TEST_PORTS).
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+FIRST_PORT = int(os.environ.get("TEST_PORTS", "20000"))
+PORTS = itertools.count(FIRST_PORT + WORKER % 12 * 1_000)
 
 
 def is_free(port: int) -> bool:
@@ -193,27 +201,25 @@ class Server:
         self.client = httpx.Client(base_url=self.url, timeout=30)
         self.database = url
         self.log = folder / "server.log"
-        command = ["ip", "netns", "exec", namespace] if namespace else []
-        command += [sys.executable, "-m", "uvicorn", app, "--app-dir", str(project)]
-        command += ["--host", host, "--port", str(self.port)]
+        command = ["-m", "uvicorn", app, "--app-dir", str(project), "--no-access-log"]
+        command += ["--host", host, "--port", str(self.port), *options]
         environment = (
             os.environ
             | {"DATABASE_URL": url, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"}
             | settings
         )
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [*command, "--no-access-log", *options],
-                cwd=folder,
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
+        self.process = programs.start(
+            *command,
+            folder=folder,
+            settings=environment,
+            output=self.log,
+            namespace=namespace,
+        )
         deadline = time.monotonic() + 30
         while self.process.poll() is None and time.monotonic() < deadline:
             if self.answers():
                 return
-            time.sleep(0.05)
+            time.sleep(0.02)
         raise AssertionError(self.log.read_text())
 
     def answers(self) -> bool:
@@ -263,6 +269,83 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     for server in servers:
         if server.process.poll() is None:
             server.stop()
+
+
+def at_once(requests: list[httpx.Request]) -> list[tuple[int, bytes]]:
+    """Send requests at once, each on a connection of its own; give status and body.
+
+    Through bare sockets: with a thousand clients of a library, most of the time would
+    be theirs.
+    """
+
+    async def run() -> list[bytes]:
+        connections = []
+        for request in requests:
+            request.headers["Connection"] = "close"
+            host, port = request.url.host, request.url.port
+            connections.append(await asyncio.open_connection(host, port))
+        for request, (_, writer) in zip(requests, connections, strict=True):
+            target = request.url.raw_path.decode()
+            lines = [f"{request.method} {target} HTTP/1.1"]
+            lines += [f"{name}: {value}" for name, value in request.headers.items()]
+            writer.write("\r\n".join([*lines, "", ""]).encode() + request.read())
+        answers = await asyncio.gather(*(reader.read() for reader, _ in connections))
+        for _, writer in connections:
+            writer.close()
+            await writer.wait_closed()
+        return answers
+
+    found = []
+    for answer in asyncio.run(run()):
+        head, _, body = answer.partition(b"\r\n\r\n")
+        found.append((int(head.split(b" ")[1]), body))
+    return found
+
+
+class Gate:
+    """What tests/gated.py waits for before hashes and searches, and its log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "gate.log"
+
+    def close(self, *functions: str) -> None:
+        """Let no call of bcrypt's `hashpw` or `checkpw`, or no `search`, begin."""
+        self.log.write_text("")
+        for name in functions or ("hashpw", "checkpw"):
+            (self.folder / f"{name} waits").touch()
+
+    def open(self) -> None:
+        """Let what waits begin, and all that comes."""
+        for file in self.folder.glob("* waits"):
+            file.unlink()
+
+    @contextmanager
+    def closed(self, *functions: str) -> Iterator[None]:
+        self.close(*functions)
+        try:
+            yield
+        finally:
+            self.open()
+
+    def events(self) -> list[str]:
+        """Give the requests, hashes, searches since it was closed, in their order."""
+        return self.log.read_text().splitlines()
+
+    def wait_for(self, event: str, number: int = 1) -> None:
+        wait_until(lambda: self.events().count(event) >= number)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
+
+
+def wait_until(condition: Callable[[], object], what: str = "it did not come") -> None:
+    """Wait for what comes by itself, if anything does."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
 
 
 CHROMIUM_OPTIONS = """headless=new no-sandbox disable-gpu disable-quic no-first-run

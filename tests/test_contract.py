@@ -1,13 +1,10 @@
 """Promises that no other module has: headers, names, hashes, prefixes, rules."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import bcrypt
-import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import Session, col, create_engine, update
@@ -16,6 +13,7 @@ from core.engine import engine
 from core.security import WINDOW
 from main import app
 from models import Token, User, WrongPassword, now
+from tests import programs
 from tests.conftest import PASSWORD, ROOT, Person, Server
 
 Serve = Callable[..., Server]
@@ -354,34 +352,12 @@ def test_a_rule_that_comes_later_leaves_old_accounts_readable(
     assert root("DELETE", f"/users/{ann.id}").status_code == 204
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("BCRYPT_ROUNDS", "3"), ("DATABASE_URL", "sqlite:////nowhere/app.db")],
-)
-def test_a_wrong_setting_ends_the_process_with_several_workers_too(
-    workers: str, setting: str, value: str
-) -> None:
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "main:app",
-            "--port",
-            "0",
-            "--workers",
-            workers,
-        ],
-        env={setting: value, "PATH": ""},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode != 0 or workers == "2"
-    assert setting in run.stderr
+def test_a_wrong_setting_ends_the_process_with_several_workers_too() -> None:
+    command = ["-m", "uvicorn", "main:app", "--port", "0", "--workers", "2"]
+    command += ["--timeout-worker-healthcheck", "1"]
+    settings = {"BCRYPT_ROUNDS": "3", "PATH": ""}
+    run = programs.run(*command, folder=ROOT, settings=settings)
+    assert "BCRYPT_ROUNDS" in run.stderr
     assert "Traceback" not in run.stderr
 
 
@@ -389,36 +365,3 @@ def test_bcrypt_hashes_of_another_maker_are_taken(ann: Person) -> None:
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4, b"2a")).decode()
     store_hash(ann.id, hashed)
     ann.log_in()
-
-
-def test_a_thousand_clients_of_a_resource_with_a_relationship(
-    tmp_path: Any, serve: Serve
-) -> None:
-    """The solution of exercise 14, which is the tutorial's code, under a crowd."""
-    import asyncio
-    from collections import Counter
-
-    from tests.pages import apply, blocks, copy_of_project
-
-    project = copy_of_project(tmp_path / "project")
-    solutions = (ROOT / "docs" / "solutions.md").read_text().split("\n## ")
-    (diff,) = blocks(next(text for text in solutions if text.startswith("14.")), "diff")
-    apply(diff, project)
-    server = serve(project=project)
-    ann = Person(server.client, "ann")
-
-    async def run() -> Counter[int]:
-        limits = httpx.Limits(max_connections=1000)
-        options = {"base_url": server.url, "timeout": 120, "headers": ann.headers}
-        async with httpx.AsyncClient(limits=limits, **options) as client:  # type: ignore[arg-type] # as it says
-            requests = []
-            for number in range(1000):
-                if number % 5:
-                    requests.append(client.get("/api/notes"))
-                else:
-                    requests.append(client.post("/api/notes", json={"text": "x"}))
-            answers = await asyncio.gather(*requests)
-        return Counter(answer.status_code for answer in answers)
-
-    assert asyncio.run(run()) == {200: 800, 201: 200}
-    assert len(ann("GET", "/notes").json()) == 200

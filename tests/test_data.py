@@ -5,7 +5,6 @@ import os
 import re
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 from sqlmodel import create_engine
 
 from core.fields import normal_address
+from tests import programs
 from tests.conftest import ROOT, Person, Server, empty_database
 from tests.test_schema import NAME, Project
 
@@ -25,16 +25,10 @@ Serve = Callable[..., Server]
 def data(
     url: str, *arguments: str, answer: str = "", project: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tools.data", *arguments],
-        env=os.environ
-        | {"DATABASE_URL": url, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"},
-        cwd=project,
-        input=answer,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    paths = f"{project}{os.pathsep}{ROOT}"
+    settings = os.environ | {"DATABASE_URL": url, "PYTHONPATH": paths}
+    command = ["-m", "tools.data", *arguments]
+    return programs.run(*command, folder=project, settings=settings, typed=answer)
 
 
 def execute(url: str, statement: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+pytestmark = pytest.mark.quick
 METHODS = {"get", "post", "patch", "delete"}
 
 

@@ -13,6 +13,7 @@ from core.engine import engine
 from models import User
 from tests.conftest import Person, Server
 
+pytestmark = pytest.mark.quick
 SORTS = ["id", "-id", "name", "-name", "email", "-email", "created_at", "-created_at"]
 NAMES = [
     "Ünal",

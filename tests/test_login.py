@@ -14,6 +14,7 @@ from core.engine import engine
 from models import Token, User, WrongPassword
 from tests.conftest import PASSWORD, Person
 
+pytestmark = pytest.mark.quick
 WRONG = (401, {"detail": "Incorrect email or password."})
 
 

@@ -9,6 +9,7 @@ from tests.conftest import Person
 
 # method, path: status for nobody, a member about somebody else, a member about
 # itself, an administrator.
+pytestmark = pytest.mark.quick
 MATRIX = {
     ("POST", "/users"): (201, 201, 201, 201),
     ("POST", "/login"): (200, 200, 200, 200),

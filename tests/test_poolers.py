@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import programs
 from tests.conftest import PASSWORD, ROOT, Person, Server
 
 psycopg = pytest.importorskip(
@@ -246,12 +246,6 @@ def test_ten_starts_at_once_create_the_tables_once(
 ) -> None:
     name = new_database(postgresql).rpartition("/")[2]
     url = pooler.url.rpartition("/")[0] + "/" + name
-    run = subprocess.run(
-        [sys.executable, "-c", TEN_STARTS],
-        env=os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    settings = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
+    run = programs.run("-c", TEN_STARTS, folder=ROOT, settings=settings)
     assert (run.stdout, run.stderr) == (f"{[0] * 10}\n", "")

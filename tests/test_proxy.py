@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from fastapi.testclient import TestClient
 
 import main
 from core import middleware, openapi
+from tests import programs
 from tests.conftest import (
     PASSWORD,
     PORTS,
@@ -31,6 +31,7 @@ from tests.conftest import (
     empty_database,
     is_free,
     make_admin,
+    wait_until,
 )
 from tests.pages import blocks
 
@@ -41,13 +42,6 @@ Serve = Callable[..., Server]
 
 def free_port() -> int:
     return next(port for port in PORTS if is_free(port))
-
-
-def wait_until(is_true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not is_true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 # ---- A prefix, from the server or from an app around this one. ----
@@ -395,14 +389,12 @@ class MainPy:
         self.port = free_port()
         self.log = folder / log
         given = {"DATABASE_URL": empty_database(folder), "PORT": str(self.port)}
-        with self.log.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "main.py")],
-                cwd=folder,
-                env=os.environ | given | settings,
-                stdout=file,
-                stderr=file,
-            )
+        self.process = programs.start(
+            str(ROOT / "main.py"),
+            folder=folder,
+            settings=os.environ | given | settings,
+            output=self.log,
+        )
 
     def has_started(self) -> bool:
         """Tell whether both workers answer."""

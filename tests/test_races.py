@@ -1,13 +1,14 @@
 """What allowed a change is still true when it is written.
 
-The server hashes slowly here, so that there is time to change what a change relied on.
+The server waits here before it hashes, until what a change relied on has changed.
 """
 
+import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import bcrypt
@@ -15,10 +16,19 @@ import httpx2 as httpx
 import pytest
 from sqlmodel import create_engine
 
-from tests.conftest import PASSWORD, Person, Server
+from tests.conftest import PASSWORD, Gate, Person, Server, at_once
 
 Serve = Callable[..., Server]
-SLOW = {"BCRYPT_ROUNDS": "12"}  # about a quarter of a second a hash
+GATED = "tests.gated:app"
+
+
+def together(*calls: Callable[[], Any]) -> None:
+    """Make calls at once, each in a thread."""
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 @contextmanager
@@ -35,9 +45,22 @@ def in_the_background(person: Person, **request: Any) -> Iterator[list[httpx.Res
 
     thread = threading.Thread(target=send)
     thread.start()
-    time.sleep(0.1)  # it is being hashed by now
     yield answers
     thread.join()
+
+
+@contextmanager
+def while_hashing(
+    gate: Gate, person: Person, function: str = "hashpw", **request: Any
+) -> Iterator[list[httpx.Response]]:
+    """Send a request and hold it before its hash; its answer is there at the end."""
+    gate.close(function)
+    with in_the_background(person, **request) as answers:
+        try:
+            gate.wait_for(function)
+            yield answers
+        finally:
+            gate.open()
 
 
 def change_database(server: Server, statement: str) -> None:
@@ -51,40 +74,42 @@ def make_admin(server: Server, person: Person) -> None:
     change_database(server, f'UPDATE "user" SET is_admin = true WHERE id = {person.id}')
 
 
-def test_of_two_changes_of_one_password_at_once_one_is_made(serve: Serve) -> None:
-    server = serve(**SLOW)
+def test_of_two_changes_of_one_password_at_once_one_is_made(
+    serve: Serve, gate: Gate
+) -> None:
+    server = serve(app=GATED)
     ann = Person(server.client, "ann")
-    new = [f"new password {number}" for number in range(4)]
-    statuses: dict[str, int] = {}
-
-    def change(password: str) -> None:
-        body = {"password": password, "current_password": PASSWORD}
-        url = server.url + "/api/users/me"
-        answer = httpx.patch(url, json=body, headers=ann.headers, timeout=60)
-        statuses[password] = answer.status_code
-
-    threads = [threading.Thread(target=change, args=[password]) for password in new]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert Counter(statuses.values()) == {200: 1, 403: 3}
-    (accepted,) = [password for password in new if statuses[password] == 200]
-    ann.log_in(accepted)
+    new = ["new password", "another one"]
+    changes = [{"password": one, "current_password": PASSWORD} for one in new]
+    request: dict[str, Any] = {"method": "PATCH", "path": "/users/me"}
+    gate.close("hashpw")  # the current one is checked, the new one waits
+    with (
+        in_the_background(ann, **request, json=changes[0]) as first,
+        in_the_background(ann, **request, json=changes[1]) as second,
+    ):
+        gate.wait_for("hashpw", min(2, os.cpu_count() or 1))
+        gate.open()
+    statuses = [first[0].status_code, second[0].status_code]
+    assert sorted(statuses) == [200, 403]
+    ann.log_in(new[statuses.index(200)])
 
 
 @pytest.mark.parametrize("extra", [{}, {"is_admin": True}])
 @pytest.mark.parametrize("end", ["demoted", "deleted", "logged out"])
 def test_what_an_administrator_had_under_way_changes_nothing_once_she_is_none(
-    serve: Serve, end: str, extra: dict[str, bool]
+    serve: Serve, gate: Gate, end: str, extra: dict[str, bool]
 ) -> None:
-    server = serve(**SLOW)
+    server = serve(app=GATED)
     root, eve, bob = (Person(server.client, name) for name in ("root", "eve", "bob"))
     make_admin(server, root)
     make_admin(server, eve)
     change = {"password": "by eve"} | extra
-    path = f"/users/{bob.id}"
-    with in_the_background(eve, method="PATCH", path=path, json=change) as answers:
+    request: dict[str, Any] = {
+        "method": "PATCH",
+        "path": f"/users/{bob.id}",
+        "json": change,
+    }
+    with while_hashing(gate, eve, **request) as answers:
         if end == "demoted":
             ended = root("PATCH", f"/users/{eve.id}", json={"is_admin": False})
         elif end == "deleted":
@@ -98,16 +123,15 @@ def test_what_an_administrator_had_under_way_changes_nothing_once_she_is_none(
 
 
 def test_an_administrator_who_is_demoted_does_not_make_herself_one_again(
-    serve: Serve,
+    serve: Serve, gate: Gate
 ) -> None:
-    server = serve(**SLOW)
+    server = serve(app=GATED)
     root, eve = (Person(server.client, name) for name in ("root", "eve"))
     make_admin(server, root)
     make_admin(server, eve)
     change = {"is_admin": True, "password": "new", "current_password": PASSWORD}
-    with in_the_background(
-        eve, method="PATCH", path="/users/me", json=change
-    ) as answers:
+    request: dict[str, Any] = {"method": "PATCH", "path": "/users/me", "json": change}
+    with while_hashing(gate, eve, **request) as answers:
         demoted = root("PATCH", f"/users/{eve.id}", json={"is_admin": False})
         assert demoted.status_code == 200
     assert answers[0].status_code == 403
@@ -116,15 +140,16 @@ def test_an_administrator_who_is_demoted_does_not_make_herself_one_again(
 
 
 def test_of_two_log_outs_at_once_the_second_is_told_that_the_token_has_ended(
-    serve: Serve,
+    serve: Serve, gate: Gate
 ) -> None:
-    server = serve()
+    server = serve(app=GATED)
     ann = Person(server.client, "ann")
     engine = create_engine(server.database)
     with engine.connect() as connection:
         connection.exec_driver_sql("DELETE FROM token")
         with in_the_background(ann, method="POST", path="/logout") as answers:
-            time.sleep(1)  # it has found the token, and waits for the lock
+            gate.wait_for("POST /api/logout")
+            time.sleep(0.3)  # it has found the token, and waits for the lock
             connection.commit()
     engine.dispose()
     assert answers[0].status_code == 401
@@ -132,26 +157,31 @@ def test_of_two_log_outs_at_once_the_second_is_told_that_the_token_has_ended(
 
 
 def test_an_account_that_is_deleted_while_its_new_password_is_hashed_is_404(
-    serve: Serve,
+    serve: Serve, gate: Gate
 ) -> None:
-    server = serve(**SLOW)
+    server = serve(app=GATED)
     root, bob = (Person(server.client, name) for name in ("root", "bob"))
     make_admin(server, root)
-    change = {"password": "new"}
     path = f"/users/{bob.id}"
-    with in_the_background(root, method="PATCH", path=path, json=change) as answers:
+    request: dict[str, Any] = {
+        "method": "PATCH",
+        "path": path,
+        "json": {"password": "new"},
+    }
+    with while_hashing(gate, root, **request) as answers:
         assert bob("DELETE", "/users/me").status_code == 204
     assert answers[0].status_code == 404
     assert answers[0].json() == {"detail": "User not found."}
 
 
 def test_a_password_change_beats_a_login_that_was_checked_before_it(
-    serve: Serve,
+    serve: Serve, gate: Gate
 ) -> None:
-    server = serve(**SLOW)
+    server = serve(app=GATED)
     ann = Person(server.client, "ann")
     form = {"username": ann.email, "password": PASSWORD}
-    with in_the_background(ann, method="POST", path="/login", data=form) as answers:
+    request: dict[str, Any] = {"method": "POST", "path": "/login", "data": form}
+    with while_hashing(gate, ann, "checkpw", **request) as answers:
         change_database(server, "UPDATE \"user\" SET hashed_password = 'another'")
     assert answers[0].status_code == 401
     assert answers[0].json() == {"detail": "Incorrect email or password."}
@@ -162,8 +192,10 @@ def cheap_hash() -> str:
     return bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 
 
-def test_log_ins_at_once_succeed_when_the_hash_is_made_anew(serve: Serve) -> None:
-    server = serve(**SLOW)
+def test_log_ins_at_once_succeed_when_the_hash_is_made_anew(
+    serve: Serve, gate: Gate
+) -> None:
+    server = serve(app=GATED, BCRYPT_ROUNDS="5")
     ann = Person(server.client, "ann")
     change_database(server, f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'")
     statuses: list[int] = []
@@ -176,24 +208,26 @@ def test_log_ins_at_once_succeed_when_the_hash_is_made_anew(serve: Serve) -> Non
             answer = client.post("/api/login", data=form, timeout=60)
             statuses.append(answer.status_code)
 
-    threads = [threading.Thread(target=send, args=[number]) for number in range(2, 8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    gate.close("checkpw")  # all of them are checked against the old one
+    together(
+        *(partial(send, number) for number in range(2, 8)),
+        lambda: gate.wait_for("POST /api/login", 6),
+        gate.open,
+    )
     assert statuses == [200] * 6
     ((stored,),) = server.rows('SELECT hashed_password FROM "user"')
-    assert stored.startswith("$2b$12$")
+    assert stored.startswith("$2b$05$")
 
 
-def test_a_hash_made_anew_meanwhile_does_not_refuse_a_change(serve: Serve) -> None:
-    server = serve(**SLOW)
+def test_a_hash_made_anew_meanwhile_does_not_refuse_a_change(
+    serve: Serve, gate: Gate
+) -> None:
+    server = serve(app=GATED)
     ann = Person(server.client, "ann")
     change = {"password": "new", "current_password": PASSWORD}
-    with in_the_background(
-        ann, method="PATCH", path="/users/me", json=change
-    ) as answers:
-        time.sleep(0.3)  # the current one is checked, the new one is being hashed
+    request: dict[str, Any] = {"method": "PATCH", "path": "/users/me", "json": change}
+    # The current one is checked when the new one is hashed.
+    with while_hashing(gate, ann, **request) as answers:
         change_database(
             server, f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'"
         )
@@ -202,9 +236,9 @@ def test_a_hash_made_anew_meanwhile_does_not_refuse_a_change(serve: Serve) -> No
 
 
 def test_an_address_that_was_changed_meanwhile_needs_the_password_to_be_changed_back(
-    serve: Serve,
+    serve: Serve, gate: Gate
 ) -> None:
-    server = serve()
+    server = serve(app=GATED)
     ann = Person(server.client, "ann")
     change = {"email": ann.email}  # it is the same, so no password is asked for
     engine = create_engine(server.database)
@@ -213,7 +247,8 @@ def test_an_address_that_was_changed_meanwhile_needs_the_password_to_be_changed_
         with in_the_background(
             ann, method="PATCH", path="/users/me", json=change
         ) as answers:
-            time.sleep(1)  # it has found the same address, and waits for the lock
+            gate.wait_for("PATCH /api/users/me")
+            time.sleep(0.3)  # it has found the same address, and waits for the lock
             connection.commit()
     engine.dispose()
     assert answers[0].status_code == 403
@@ -222,9 +257,9 @@ def test_an_address_that_was_changed_meanwhile_needs_the_password_to_be_changed_
 
 
 def test_a_server_that_was_killed_while_it_hashed_counts_no_failure(
-    serve: Serve,
+    serve: Serve, gate: Gate
 ) -> None:
-    server = serve(**SLOW)
+    server = serve(app=GATED)
     ann = Person(server.client, "ann")
 
     def send() -> None:
@@ -232,37 +267,27 @@ def test_a_server_that_was_killed_while_it_hashed_counts_no_failure(
         with suppress(httpx.TransportError):
             httpx.post(server.url + "/api/login", data=form, timeout=60)
 
-    threads = [threading.Thread(target=send) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.2)
-    server.process.kill()
-    for thread in threads:
-        thread.join()
+    def kill() -> None:
+        gate.wait_for("POST /api/login", 20)
+        gate.wait_for("checkpw")
+        server.process.kill()
+
+    gate.close()
+    together(*[send] * 20, kill)
     server.stop()
-    again = serve(**SLOW)
-    ann.client = again.client
+    gate.open()
+    ann.client = serve().client
     ann.log_in()
-    found = again.rows("SELECT count(*) FROM wrongpassword")
-    assert found[0][0] <= 2, "what was being tried is not counted"
+    assert server.rows("SELECT * FROM wrongpassword") == []
 
 
 def test_fifty_right_log_ins_of_one_account_at_once_all_succeed(serve: Serve) -> None:
     server = serve()
     ann = Person(server.client, "ann")
-    statuses: list[int] = []
-
-    def send() -> None:
-        form = {"username": ann.email, "password": PASSWORD}
-        answer = httpx.post(server.url + "/api/login", data=form, timeout=60)
-        statuses.append(answer.status_code)
-
-    threads = [threading.Thread(target=send) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert statuses == [200] * 50
+    form = {"username": ann.email, "password": PASSWORD}
+    request = server.client.build_request("POST", "/api/login", data=form)
+    answers = at_once([request] * 50)
+    assert [status for status, _ in answers] == [200] * 50
 
 
 def test_right_current_passwords_at_once_are_not_counted_as_wrong(
@@ -270,20 +295,15 @@ def test_right_current_passwords_at_once_are_not_counted_as_wrong(
 ) -> None:
     server = serve()
     ann = Person(server.client, "ann")
-    statuses: list[int] = []
-
-    def change(number: int) -> None:
+    changes = []
+    for number in range(14):
         body = {"email": f"ann{number}@example.com", "current_password": PASSWORD}
-        url = server.url + "/api/users/me"
-        answer = httpx.patch(url, json=body, headers=ann.headers, timeout=60)
-        statuses.append(answer.status_code)
-
-    threads = [threading.Thread(target=change, args=[number]) for number in range(14)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert statuses == [200] * 14
+        changes.append(
+            server.client.build_request(
+                "PATCH", "/api/users/me", json=body, headers=ann.headers
+            )
+        )
+    assert [status for status, _ in at_once(changes)] == [200] * 14
     assert server.rows("SELECT * FROM wrongpassword") == []
 
 
@@ -303,12 +323,7 @@ def test_two_administrators_change_each_other_without_waiting_for_ever(
                 answer = client.patch(f"/api/users/{other.id}", json=body, timeout=30)
                 statuses.append(answer.status_code)
 
-    threads = [
-        threading.Thread(target=change, args=pair)
-        for pair in [(root, eve), (eve, root)] * 3
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(
+        *[partial(change, root, eve), partial(change, eve, root)] * 3,
+    )
     assert statuses == [200] * 180

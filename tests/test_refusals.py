@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from tests.conftest import PASSWORD, Person
 
+pytestmark = pytest.mark.quick
 GOOD = {"name": "Cid", "email": "cid@example.com", "password": "secret"}
 BLANK = {"detail": "All fields are required."}
 JSON = {"Content-Type": "application/json"}

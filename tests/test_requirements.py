@@ -3,14 +3,16 @@
 import ast
 import os
 import re
-import subprocess
 import sys
+import tomllib
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from main import app
+from tests import programs
 from tests.conftest import ROOT
 
 FILES = ["requirements.txt", "tools/requirements.txt", "tests/requirements.txt"]
@@ -52,10 +54,10 @@ def imported(files: list[Path]) -> set[str]:
     }
 
 
-def check(files: list[Path], *requirements: str) -> None:
+def check(files: list[Path], *requirements: str, optional: str = "") -> None:
     versions = pinned(*requirements)
     packages = packages_distributions()
-    names = imported(files)
+    names = imported(files) - {optional}
     assert len(names) >= 10
     for name in names:
         possible = {plain(package) for package in packages[name]}
@@ -63,7 +65,7 @@ def check(files: list[Path], *requirements: str) -> None:
 
 
 def test_what_the_product_imports_is_pinned() -> None:
-    check(PRODUCT, "requirements.txt")
+    check(PRODUCT, "requirements.txt", optional="psycopg")  # for PostgreSQL alone
 
 
 def test_what_the_tools_import_is_pinned() -> None:
@@ -75,6 +77,16 @@ def test_what_the_tools_import_is_pinned() -> None:
         if find_spec(package) is None:
             pytest.skip(f"needs: pip install -r {file}")
     check(TOOLS, *FILES)
+
+
+def test_the_version_is_the_same_wherever_it_stands() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert app.version == project["version"]
+
+
+def test_each_commit_is_read_by_the_ruff_that_ci_has() -> None:
+    version = pinned("tests/requirements.txt")["ruff"]
+    assert f"rev: v{version} " in (ROOT / ".pre-commit-config.yaml").read_text()
 
 
 def test_what_is_pinned_is_what_is_tested() -> None:
@@ -99,19 +111,12 @@ def test_what_is_pinned_is_what_is_tested() -> None:
 def test_who_lacks_a_package_is_told_which_line_to_run(
     tmp_path: Path, package: str, command: str, file: str
 ) -> None:
-    # Python runs this first: whatever is None there cannot be imported.
-    hidden = f"import sys\nsys.modules['{package}'] = None\n"
-    (tmp_path / "sitecustomize.py").write_text(hidden)
-    paths = f"{tmp_path}{os.pathsep}{ROOT}"
-    settings = {"PYTHONPATH": paths, "DATABASE_URL": f"sqlite:///{tmp_path}/app.db"}
-    run = subprocess.run(
-        [sys.executable, "-m", *command.split()],
-        cwd=tmp_path,
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # A module that is None there cannot be imported.
+    code = "import runpy, sys; sys.modules[sys.argv[1]] = None; del sys.argv[0:2]\n"
+    code += "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+    settings = {"PYTHONPATH": str(ROOT), "DATABASE_URL": f"sqlite:///{tmp_path}/app.db"}
+    hidden = ["-c", code, package, *command.split()]
+    run = programs.run(*hidden, folder=tmp_path, settings=os.environ | settings)
     assert run.returncode == 1
     (line,) = [line for line in run.stderr.splitlines() if "needs: " in line]
     assert line.endswith(f"needs: pip install -r {file}")

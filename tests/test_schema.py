@@ -1,19 +1,21 @@
 """One field is one line, and a database that is older keeps its rows."""
 
 import contextlib
+import copy
 import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlmodel import create_engine
 
+from tests import programs
 from tests.conftest import POSTGRESQL, ROOT, Person, Server, empty_database
 
 Serve = Callable[..., Server]
@@ -25,17 +27,22 @@ NAME = "    name: str = Field(schema_extra=NAME_EXAMPLE, max_length=MAX_NAME)\n"
 class Project:
     """The project with models to change, and a database from before the change."""
 
-    def __init__(self, folder: Path, serve: Serve) -> None:
+    def __init__(
+        self, folder: Path, serve: Serve, like: "Project | None" = None
+    ) -> None:
         self.folder, self.start = folder / "project", serve
         self.folder.mkdir()
-        shutil.copy(
-            ROOT / "models.py", self.folder
-        )  # it goes before the project's in the path
-        self.models = self.folder / "models.py"
-        old = self.serve()
-        self.url = old.database
-        self.ann, self.bob = Person(old.client, "ann"), Person(old.client, "bob")
-        old.stop()
+        self.models = self.folder / "models.py"  # before the project's in the path
+        shutil.copy(ROOT / "models.py", self.models)
+        if like is None:
+            old = self.serve()
+            self.url = old.database
+            self.ann, self.bob = Person(old.client, "ann"), Person(old.client, "bob")
+            old.stop()
+        else:
+            file = shutil.copy(like.folder.parent / "app.db", folder / "app.db")
+            self.url = f"sqlite:///{file}"
+            self.ann, self.bob = copy.copy(like.ann), copy.copy(like.bob)
 
     def serve(self) -> Server:
         return self.start(project=self.folder)
@@ -81,9 +88,18 @@ class Project:
         return text
 
 
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Project | None:
+    """Give a project whose file each test copies: to make one takes a start."""
+    if POSTGRESQL:
+        return None
+    folder = tmp_path_factory.mktemp("old")
+    return Project(folder, partial(Server, folder, empty_database(folder)))
+
+
 @pytest.fixture
-def project(tmp_path: Path, serve: Serve) -> Project:
-    return Project(tmp_path, serve)
+def project(tmp_path: Path, serve: Serve, old: Project | None) -> Project:
+    return Project(tmp_path, serve, like=old)
 
 
 def on(server: Server, person: Person) -> Person:
@@ -444,18 +460,13 @@ def test_ten_workers_that_start_together_add_a_field_once(project: Project) -> N
     project.change(NAME, NAME + "    plan: str = Field(default='free', index=True)\n")
     code = "import models; from database import create_database; create_database()"
     environment = {"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)}
+    folder, log = project.folder, project.folder / "starts.log"
     starts = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=environment,
-            stderr=subprocess.PIPE,
-            cwd=project.folder,
-        )
+        programs.start("-c", code, folder=folder, settings=environment, output=log)
         for _ in range(10)
     ]
-    assert [(start.communicate()[1], start.returncode) for start in starts] == [
-        (b"", 0)
-    ] * 10
+    assert [start.wait(60) for start in starts] == [0] * 10, log.read_text()
+    assert log.read_text() == ""
     assert project.sql('SELECT plan FROM "user"') == [("free",), ("free",)]
 
 
@@ -474,12 +485,8 @@ Operations.invoke = kill
 from database import create_database
 create_database()"""
     before = project.schema()
-    start = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)},
-        cwd=project.folder,
-        check=False,
-    )
+    settings = {"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)}
+    start = programs.run("-c", code, folder=project.folder, settings=settings)
     assert start.returncode == -9
     assert project.schema() == before
     assert on(project.serve(), project.ann)(
@@ -510,10 +517,13 @@ pathlib.Path(sys.argv[1]).touch()
 create_database()"""
 
     def start(name: str, until: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, name],
-            env={"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)},
-            cwd=project.folder,
+        process = programs.start(
+            "-c",
+            code,
+            name,
+            folder=project.folder,
+            settings={"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)},
+            output=project.folder / "starts.log",
         )
         while not (project.folder / until).exists():
             assert process.poll() is None
@@ -523,7 +533,7 @@ create_database()"""
     one = start("one", until="begun")
     other = start("other", until="other")
     with contextlib.suppress(subprocess.TimeoutExpired):
-        other.wait(1)
+        other.wait(0.3)
     assert (one.poll(), other.poll()) == (None, None)
     (project.folder / "go").touch()
     assert (one.wait(20), other.wait(20)) == (0, 0)
@@ -540,7 +550,7 @@ def test_a_lock_of_somebody_else_stops_the_start_and_nothing_else(
     ) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(AssertionError) as failure:
-            project.serve()
+            project.start(app="tests.gated:app", project=project.folder)
     assert "cannot be opened: database is locked" in str(failure.value)
     assert "Traceback" not in str(failure.value)
     ann = on(project.serve(), project.ann)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from core.database_url import WrongURL, read_database_url
 from core.engine import OTHERS, share_connections
 from core.settings import is_origin
+from tests import programs
 from tests.conftest import ROOT, Server
 
 
@@ -24,15 +24,7 @@ def start(
         | {"DATABASE_URL": f"sqlite:///{folder}/app.db", "PYTHONPATH": str(ROOT)}
         | settings
     )
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return programs.run("-m", *command, folder=folder, settings=environment)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +56,12 @@ def test_a_setting_that_makes_no_sense_stops_the_start(
     assert "Traceback" not in run.stderr
     assert "hunter2" not in run.stderr
     assert len(line) < 250
+
+
+def need_driver(url: str) -> None:
+    if url.lower().startswith("postgres"):  # libpq reads it
+        reason = "needs: pip install -r tests/requirements.txt"
+        pytest.importorskip("psycopg", reason=reason)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +104,7 @@ def test_a_setting_that_makes_no_sense_stops_the_start(
     ],
 )
 def test_a_url_that_cannot_be_read_says_what_to_write(text: str, reason: str) -> None:
+    need_driver(text)
     with pytest.raises(WrongURL) as error:
         read_database_url(text)
     assert reason in str(error.value)
@@ -140,6 +139,7 @@ def test_a_url_that_cannot_be_read_says_what_to_write(text: str, reason: str) ->
     ],
 )
 def test_a_url_is_read_as_it_is_handed_out(text: str, found: Any) -> None:
+    need_driver(text)
     database = read_database_url(text)
     if isinstance(found, tuple):
         assert (database.file, database.parameters) == found
@@ -151,6 +151,7 @@ def test_a_url_is_shown_without_its_password() -> None:
     url = (
         "postgres://u:hunter2@h/db?sslmode=require&password=hunter2&sslpassword=hunter2"
     )
+    need_driver(url)
     database = read_database_url(url)
     shown = "postgres://u:***@h/db?sslmode=require&password=***&sslpassword=***"
     assert database.url == shown

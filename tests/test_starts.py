@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from core.workers import fail_parent
+from tests import programs
 from tests.conftest import PASSWORD, ROOT, Person, Server
 from tests.test_settings import start
 
@@ -24,12 +24,11 @@ Serve = Callable[..., Server]
 @contextmanager
 def starting(folder: Path, url: str, **settings: str) -> Iterator[Any]:
     """Start the server, and give its process; its log is in server.log."""
-    command = [sys.executable, "-m", "uvicorn", "main:app", "--port", "0"]
-    environment = {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)} | settings
-    with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log
-        )
+    environment = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)} | settings
+    log = folder / "server.log"
+    log.write_text("")
+    command = ["-m", "uvicorn", "main:app", "--port", "0"]
+    process = programs.start(*command, folder=folder, settings=environment, output=log)
     try:
         yield process
     finally:
@@ -126,16 +125,8 @@ def test_the_timeout_of_the_url_is_how_long_a_writer_waits(tmp_path: Path) -> No
 def start_code(
     folder: Path, code: str, url: str, **settings: str
 ) -> subprocess.CompletedProcess[str]:
-    environment = {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)} | settings
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)} | settings
+    return programs.run("-c", code, folder=folder, settings=environment)
 
 
 # ---- PostgreSQL. ----

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from core.engine import engine
 from tests.conftest import PASSWORD, Person
 
+pytestmark = pytest.mark.quick
 ACCOUNT = {"id", "name", "email", "is_admin", "created_at"}
 
 

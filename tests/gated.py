@@ -1,0 +1,48 @@
+"""The API with gates, before each hash and search, that a test closes meanwhile.
+
+It is less patient than the API, too, so that tests need not wait.
+
+`serve(app="tests.gated:app")` starts it; the fixture `gate` opens, closes and watches.
+They talk through files in the folder of the start, where the log is, too.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+from starlette.types import Receive, Scope, Send
+
+from core import engine, reads
+
+
+def note(event: str) -> None:
+    with Path("gate.log").open("a") as log:
+        log.write(f"{event}\n")
+
+
+def behind_gate(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wait(*arguments: Any) -> Any:
+        note(name)
+        while Path(f"{name} waits").exists():
+            time.sleep(0.01)
+        return function(*arguments)
+
+    return wait
+
+
+# A lock on SQLite's file is waited for as long as this, not four seconds.
+engine.LockTimeout.seconds = 1
+bcrypt.hashpw = behind_gate("hashpw", bcrypt.hashpw)
+bcrypt.checkpw = behind_gate("checkpw", bcrypt.checkpw)
+run = behind_gate("search", reads.EndableQuery.run)
+reads.EndableQuery.run = run  # type: ignore[method-assign] # that is what for
+
+from main import app as api
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        note(f"{scope['method']} {scope['path']}")
+    await api(scope, receive, send)
