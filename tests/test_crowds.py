@@ -196,7 +196,7 @@ def test_a_server_that_ignores_a_signal_goes_on_ignoring_it(tmp_path: Path) -> N
     assert (run.stdout, run.stderr) == ("it goes on\n", "")
 
 
-@pytest.mark.parametrize("queue", [security.hashing, engine.sessions, reads.scans])
+@pytest.mark.parametrize("queue", [security.hashing, engine.writers, reads.scans])
 def test_who_has_waited_too_long_is_told_to_come_again(
     root: Person, monkeypatch: pytest.MonkeyPatch, queue: Queue
 ) -> None:
@@ -205,7 +205,7 @@ def test_who_has_waited_too_long_is_told_to_come_again(
     request: dict[str, Any] = {"method": "GET", "path": "/users?count=true"}
     if queue is security.hashing:
         request = {"method": "POST", "path": "/users", "json": sign_up("late")}
-    elif queue is engine.sessions:
+    elif queue is engine.writers:
         request = {"method": "POST", "path": "/logout"}
     answer = root(**request)
     assert (answer.status_code, list(answer.json())) == (503, ["detail"])
@@ -217,7 +217,7 @@ def test_who_has_waited_too_long_is_told_to_come_again(
 def test_who_comes_while_the_server_stops_waits_for_a_moment_only(
     ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.sessions, "free", 0)
+    monkeypatch.setattr(engine.writers, "free", 0)
     monkeypatch.setattr(queues, "AT_THE_END", 0.1)
     queues.told_to_stop.set()
     try:
