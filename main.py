@@ -1,30 +1,37 @@
 """The app: its routers, error answers, middleware, startup and shutdown.
 
-`uvicorn main:app --reload` starts it.
+`uvicorn main:app --reload` starts it while you write; `python main.py` on a server.
 """
 
 import gc
+import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
-from core import engine, errors, journal, middleware, openapi, queues
+from core import engine, errors, journal, middleware, openapi, queues, settings
 from database import create_database, read
 from models import User
 from routers import login_router, user_router
 
 SELECT_ANY_USER = select(User.id).limit(1)
 
+log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
+
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Do what is above yield before the first request, what is below it at the end."""
     create_database()
+    log.info("To try the API out, open /docs at the address of Uvicorn")
+    middleware.has_started.set()
     # Else Python would scan all loaded code for garbage again and again. Rarer scans
     # are enough: together that makes reads 8 % faster.
     gc.freeze()
@@ -49,6 +56,7 @@ app = FastAPIOffline(
     openapi_tags=[{"name": "users"}, {"name": "log in"}, {"name": "health"}],
     redoc_url=None,
     lifespan=lifespan,
+    routes=[openapi.DOCUMENT],
     generate_unique_id_function=openapi.get_operation_id,
     swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": True},
 )
@@ -71,5 +79,21 @@ async def health() -> dict[str, str]:
 
 @app.get("/", include_in_schema=False)
 async def root(request: Request) -> RedirectResponse:
-    # root_path is the prefix behind a proxy, usually empty.
+    # root_path is the prefix behind a proxy or in another app, usually empty.
     return RedirectResponse(request.scope["root_path"] + "/docs")
+
+
+if __name__ == "__main__":
+    # uvicorn itself reads WEB_CONCURRENCY, the number of workers, and
+    # FORWARDED_ALLOW_IPS, the address of a proxy.
+    uvicorn.run(
+        "main:app",
+        host=os.environ.get("HOST") or "127.0.0.1",
+        port=settings.read_port(),
+        root_path=os.environ.get("ROOT_PATH", ""),  # a prefix that a proxy cuts off
+        # A proxy keeps a connection for 60 s. By default uvicorn closes it after 5 s,
+        # maybe just when the proxy sends a request on it: that one would be a 502.
+        timeout_keep_alive=75,
+        # Docker kills what has not stopped after 10 s.
+        timeout_graceful_shutdown=8,
+    )

@@ -192,7 +192,7 @@ async def explain_validation(request: Request, error: Exception) -> JSONResponse
         return answer(NotJSON.status, NotJSON.text)
     content_type = request.headers.get("content-type", "form").lower()
     if isinstance(error.body, FormData) and "form" not in content_type:
-        return answer(NotAForm.status, NotAForm.text)
+        return answer(NotAForm.status, keep_prefix(request, NotAForm.text))
     mistakes = []
     for mistake in error.errors():
         if mistake["type"] == "blank":
@@ -211,6 +211,18 @@ async def explain_validation(request: Request, error: Exception) -> JSONResponse
             message = "Pages have no numbers: an answer's header Link leads to the next"
         mistakes.append({"type": mistake["type"], "loc": location, "msg": message})
     return answer(422, mistakes[:MAX_MISTAKES])
+
+
+def keep_prefix(request: Request, text: str) -> str:
+    """Name the path of the log-in as it is behind a proxy or in another app."""
+    return text.replace("/api/login", f"{request.scope['root_path']}/api/login")
+
+
+async def explain_access(request: Request, error: Exception) -> Response:
+    """Answer 401, and say where to log in."""
+    assert isinstance(error, Unauthorized)
+    error.detail = keep_prefix(request, error.detail)
+    return await http_exception_handler(request, error)
 
 
 async def explain_length(_request: Request, _error: Exception) -> JSONResponse:
@@ -389,6 +401,7 @@ def explain_bug(request: Request, _error: Exception) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Let the app answer all of this in one shape."""
     app.add_exception_handler(RequestValidationError, explain_validation)
+    app.add_exception_handler(Unauthorized, explain_access)
     app.add_exception_handler(405, explain_method)
     app.add_exception_handler(413, explain_length)
     app.add_exception_handler(429, explain_throttle)

@@ -1,12 +1,14 @@
 """What happens to each request before its route, and to each answer after it.
 
-It promises: a slash at the end of a path means nothing; HEAD is GET without the body; a
-body over 64 KiB is 413, and headers over 16 KiB are 431; a form is UTF-8; every answer
-has the headers that keep it safe. Nothing else needs you to read this.
+It promises: each path begins with the prefix (`root_path`), if there is one; a slash at
+the end of a path means nothing; HEAD is GET without the body; a body over 64 KiB is
+413, and headers over 16 KiB are 431; a form is UTF-8; every answer has the headers that
+keep it safe. Nothing else needs you to read this.
 """
 
 import logging
 import re
+import threading
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
@@ -23,23 +25,55 @@ log = logging.getLogger("uvicorn.error")
 MAX_BODY = 64 * 1024  # bytes
 MAX_HEADERS = 16 * 1024  # bytes, as in Node: a Content-Type of 5 MB takes 7 s to parse
 
+# Set by main.py's lifespan. Starlette runs no lifespan of an app that is mounted in
+# another one, and TestClient only runs it in `with`.
+has_started = threading.Event()
+NOT_STARTED = (
+    "The API was not started, so it may lack tables. If it is mounted in another app,"
+    " write there: app = FastAPI(lifespan=main.lifespan). In a test, write:"
+    " with TestClient(app) as client."
+)
 
 HeaderList = list[tuple[bytes, bytes]]
 
 
-def is_route(scope: Scope, path: str) -> bool:
-    """Tell whether a path leads to a route, and not into a site that is mounted."""
+def is_route(scope: Scope, path: str, *, or_mount: bool = False) -> bool:
+    """Tell whether a path leads to a route, or into a site that is mounted."""
     wanted = {**scope, "path": path}
     for route in scope["app"].routes:
-        if isinstance(route, Mount):
+        # One that is mounted at / takes any path.
+        if isinstance(route, Mount) and not (or_mount and route.path):
             continue
         if route.matches(wanted)[0] is not Match.NONE:
             return True
     return False
 
 
+def clean_path(scope: Scope) -> None:
+    """Let the path begin with the prefix, once, and end without a slash.
+
+    `uvicorn --root-path /v1` puts /v1 before each path, since a proxy is expected to
+    cut it off. One that does not sends /v1/v1/api/users.
+    """
+    prefix = scope.get("root_path", "")
+    path = scope["path"].removeprefix(prefix)  # as the routes know it
+    if prefix:
+        prefix = ("/" + prefix.strip("/")).rstrip("/")
+        scope["root_path"] = prefix
+        if f"{path}/".startswith(f"{prefix}/"):
+            if not is_route(scope, prefix + path.rstrip("/"), or_mount=True):
+                path = path.removeprefix(prefix)
+    if path.endswith("/"):
+        shorter = path.rstrip("/") or "/"
+        if is_route(scope, prefix + shorter):
+            path = shorter
+    scope["path"] = prefix + (path or "/")
+
+
 class PathAndHeadersMiddleware:
-    """A slash at the end means nothing, HEAD is GET, and answers have safe headers."""
+    """A prefix is kept, a slash at the end means nothing, HEAD is GET, and answers have
+    safe headers.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -48,12 +82,11 @@ class PathAndHeadersMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if not has_started.is_set():
+            raise RuntimeError(NOT_STARTED)
+        clean_path(scope)
         path = scope["path"]
-        root = scope.get("root_path", "")  # a prefix, with which the path begins
-        if path.endswith("/") and path.startswith(root):
-            shorter = root + (path.removeprefix(root).rstrip("/") or "/")
-            if is_route(scope, shorter):
-                scope["path"] = shorter
+        prefix = scope.get("root_path", "")
         is_head = scope["method"] == "HEAD"
         if is_head:
             scope = {**scope, "method": "GET"}  # the server must still know of HEAD
@@ -62,9 +95,9 @@ class PathAndHeadersMiddleware:
             if message["type"] == "http.response.start":
                 headers = message["headers"]
                 headers.append((b"x-content-type-options", b"nosniff"))
-                if path.startswith(f"{root}/api"):
+                if path.startswith((f"{prefix}/api", "/api")):
                     headers.append((b"cache-control", b"no-store"))
-                elif path.startswith(f"{root}/docs"):
+                if path.startswith(f"{prefix}/docs"):
                     headers.append((b"x-frame-options", b"DENY"))
             elif is_head:
                 message["body"] = b""

@@ -1,14 +1,19 @@
 """What /docs and generated clients know of each route: its refusals and headers.
 
-It promises a dictionary for `responses=` of each route, and `documented` to make one.
+It promises a dictionary for `responses=` of each route, and `documented` to make one;
+and that behind a prefix, too, /docs sends requests and log-ins where the API is.
 Nothing else needs you to read this.
 """
 
+import copy
 import re
 from typing import Any
 
+from fastapi import Request
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from sqlmodel import SQLModel
+from starlette.routing import Route
 
 from core import errors
 
@@ -38,6 +43,35 @@ class Mistakes(SQLModel):
 def get_operation_id(route: APIRoute) -> str:
     """Name an operation in generated clients as its function is named here."""
     return route.name
+
+
+async def show_document(request: Request) -> JSONResponse:
+    """Show the OpenAPI document, with the prefix in it if there is one.
+
+    FastAPI's own route, which this one stands before, writes the prefix as the server
+    "/v1". Beside that a tokenUrl "api/login" is /api/login, outside of the prefix.
+    """
+    document = request.app.openapi()
+    prefix = request.scope["root_path"]
+    if prefix:
+        document = copy.deepcopy(document)
+        document["servers"] = [{"url": prefix}, *document.get("servers", [])]
+        components = document.get("components", {})
+        for scheme in components.get("securitySchemes", {}).values():
+            for flow in scheme.get("flows", {}).values():
+                add_prefix(flow, prefix)
+    return JSONResponse(document)
+
+
+def add_prefix(flow: dict[str, Any], prefix: str) -> None:
+    """Put the prefix before the addresses of a log-in, but not those elsewhere."""
+    for name in ("tokenUrl", "authorizationUrl", "refreshUrl"):
+        url = flow.get(name, "://")
+        if "://" not in url:
+            flow[name] = f"{prefix}/{url.removeprefix('/')}"
+
+
+DOCUMENT = Route("/openapi.json", show_document, include_in_schema=False)
 
 
 def document_header(name: str, description: str) -> dict[str, Any]:

@@ -52,13 +52,17 @@ REFUSED = "unsupported startup parameter"
 options_are_refused = threading.Event()
 # What passes though the server answers: a pooler without its server, and a server
 # whose connections are all taken by the workers that are being replaced; a standby
-# that is about to become what target_session_attrs asks for.
+# that is about to become what target_session_attrs asks for. The last two are psycopg's
+# own words for a host that is not there: to ask it once more would hold Python up, and
+# uvicorn ends a worker that says nothing for 5 s.
 BUSY = (
     "cannot connect to server",
     "server login has been failing",
     "too many",
     "session is read-only",
     "server is in hot standby mode",
+    "connection timeout expired",
+    "failed to resolve host",
 )
 # What does not pass though libpq says that nobody has answered.
 WRONG = ("does not support SSL", "certificate")
@@ -264,7 +268,7 @@ def may_come(reason: str) -> bool:
         return False
     from psycopg import conninfo, pq
 
-    info = conninfo.make_conninfo(**PARAMETERS)
+    info = conninfo.make_conninfo(**{**PARAMETERS, "connect_timeout": "2"})
     return pq.PGconn.ping(info.encode()) in {pq.Ping.REJECT, pq.Ping.NO_RESPONSE}
 
 

@@ -92,6 +92,14 @@ def is_origin(text: str) -> bool:
     )
 
 
+def read_port() -> int:
+    """Give the port for `python main.py`; hosting providers choose it."""
+    text = os.environ.get("PORT") or "8000"
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > MAX_PORT:
+        exit_with(f"PORT must be a whole number up to {MAX_PORT}, not {text[:80]!r}")
+    return int(text)
+
+
 def may_call(origin: str) -> bool:
     """Tell whether a page from an origin may call from a browser."""
     if CORS_ORIGIN_REGEX is not None:

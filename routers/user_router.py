@@ -47,9 +47,8 @@ def create_user(
         # The email is taken. The unique index tells; what a SELECT had found before
         # could be outdated by now. from None: the log needs no traceback of it.
         raise errors.conflict(error) from None
-    # Where the new account can be read: the path that read_user below serves.
-    location = request.url_for("read_user", user_id=new_user.id)
-    response.headers["Location"] = location.path
+    # Where the new account can be read: behind a proxy this path has a prefix, too.
+    response.headers["Location"] = f"{request.url.path}/{new_user.id}"
     return new_user
 
 

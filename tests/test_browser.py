@@ -18,9 +18,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 class Docs:
     """The page, and what a person does on it."""
 
-    def __init__(self, browser: Any, server: Server) -> None:
+    def __init__(self, browser: Any, url: str) -> None:
         self.browser = browser
-        browser.get(server.url + "/docs")
+        browser.get(url + "/docs")
         self.find(".opblock")
 
     def find(self, css: str) -> Any:
@@ -72,7 +72,7 @@ class Docs:
 def docs(browser: Any, serve: Callable[..., Server]) -> Docs:
     server = serve()
     Person(server.client, "ann")
-    return Docs(browser, server)
+    return Docs(browser, server.url)
 
 
 def test_sign_up_and_log_in_and_me_work_from_the_page(docs: Docs) -> None:

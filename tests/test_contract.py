@@ -3,18 +3,19 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import bcrypt
 import httpx2 as httpx
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlmodel import Session, col, create_engine, update
 
 from core.engine import engine
+from core.security import WINDOW
 from main import app
-from models import Token, User, now
+from models import Token, User, WrongPassword, now
 from tests.conftest import PASSWORD, ROOT, Person, Server
 
 Serve = Callable[..., Server]
@@ -283,25 +284,17 @@ def test_an_ipv6_network_is_one_address(client: TestClient) -> None:
         assert try_wrong_passwords(address, 10, email) == [401] * 10
 
 
-def test_a_clock_that_was_wrong_does_not_throttle_for_longer(ann: Person) -> None:
+@pytest.mark.parametrize("wrong_by", [timedelta(hours=1), timedelta(days=20_000)])
+def test_a_clock_that_was_wrong_does_not_throttle_for_longer(
+    ann: Person, wrong_by: timedelta
+) -> None:
     wrong = {"username": ann.email, "password": "wrong"}
     for _ in range(10):
         ann.client.post("/api/login", data=wrong)
     with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE wrongpassword SET expires_at = '2090-01-01'")
+        expires_at = now() + WINDOW + wrong_by
+        connection.execute(update(WrongPassword).values(expires_at=expires_at))
     ann.log_in()
-
-
-def test_a_prefix_is_kept(serve: Serve) -> None:
-    server = serve("--root-path", "/v1")
-    ann = Person(server.client, "ann")
-    signed_up = server.client.post("/api/users", json=GOOD)
-    assert signed_up.headers["Location"].startswith("/v1/api/users/")
-    home = server.client.get("/", follow_redirects=False)
-    assert home.headers["Location"] == "/v1/docs"
-    make_admin(server)
-    page = ann("GET", "/users?limit=1")
-    assert "/v1/api/users?" in page.links["next"]["url"]
 
 
 def make_admin(server: Server) -> None:
@@ -309,20 +302,6 @@ def make_admin(server: Server) -> None:
     with other.begin() as connection:
         connection.exec_driver_sql('UPDATE "user" SET is_admin = true')
     other.dispose()
-
-
-def test_it_works_when_it_is_mounted(client: TestClient, ann: Person) -> None:
-    outer = FastAPI()
-    outer.mount("/v2", app)
-    with TestClient(outer) as mounted:
-        signed_up = mounted.post("/v2/api/users/", json=GOOD)
-        assert signed_up.status_code == 201
-        location = signed_up.headers["Location"]
-        assert location == f"/v2/api/users/{signed_up.json()['id']}"
-        assert mounted.get(location, headers=ann.headers).status_code == 403
-        for path in ("/v2", "/v2/"):
-            home = mounted.get(path, follow_redirects=False)
-            assert home.headers["Location"].endswith(("/v2/docs", "/v2/"))
 
 
 def test_a_site_can_be_mounted_beside_it(tmp_path: Any, serve: Serve) -> None:

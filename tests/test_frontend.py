@@ -13,7 +13,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.conftest import PASSWORD, PORTS, ROOT, Person, Server, is_free
-from tests.pages import blocks
+from tests.pages import blocks, copy_of_project
 
 pytest.importorskip("selenium", reason="needs: pip install -r tests/requirements.txt")
 
@@ -126,6 +126,25 @@ def test_the_page_works_beside_the_api(
     if folder := os.environ.get("SCREENSHOTS"):
         browser.set_window_size(520, 560)
         browser.save_screenshot(f"{folder}/frontend.png")
+
+
+def test_the_page_can_have_the_place_of_the_way_to_docs(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write_site(tmp_path)
+    project = copy_of_project(tmp_path / "project")
+    main = (project / "main.py").read_text()
+    before, way_to_docs, after = main.partition('@app.get("/", include_in')
+    after = after.partition("\n\n\n")[2]
+    assert way_to_docs
+    line = blocks(PAGE, "python")[1]
+    (project / "main.py").write_text(f"{before}{line}\n\n{after}")
+    server = serve("--root-path", "/v1", project=project)
+    for path in ("/", "/index.html"):
+        assert server.client.get(path).text == blocks(PAGE, "html")[0]
+    assert server.client.get("/docs").status_code == 200
+    missing = server.client.get("/api/nothing")
+    assert (missing.status_code, missing.json()) == (404, {"detail": "Not Found"})
 
 
 def test_the_page_works_from_another_port_of_this_machine(

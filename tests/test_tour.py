@@ -36,7 +36,7 @@ def trees(server: Server, number: int) -> list[str]:
 
 
 def test_each_step_of_a_sign_up_is_shown_with_its_place(serve: Serve) -> None:
-    server = serve(app="tools.tour:app")
+    server = serve("--root-path", "/v1", app="tools.tour:app")
     answer = server.client.post(
         "/api/users",
         json={"name": "Ann", "email": "ann@example.com", "password": PASSWORD},

@@ -251,7 +251,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         await main.app(scope, listen, speak)
     finally:  # after a 500, too, whose traceback uvicorn prints next
-        if scope["type"] == "http" and scope["path"].startswith("/api"):
+        api = scope.get("root_path", "") + "/api"  # behind a prefix, if there is one
+        if scope["type"] == "http" and scope["path"].startswith(api):
             console = Console(width=None if sys.stdout.isatty() else 1000)
             console.print(draw(scope, journey))
 
