@@ -20,7 +20,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlmodel import Session, create_engine
 
@@ -72,6 +72,7 @@ else:
 WRITERS, READERS, READS, SCANS = SHARE
 # The event loop cannot wait as long, since everybody would.
 LOCK_TIMEOUT_ON_LOOP = 0.02
+SHORT_LOCK_TIMEOUT = 20  # ms, after somebody has waited in vain
 MAX_WAL = 8 * 1024 * 1024  # bytes; with no such reader it grows to about 4 MiB
 
 FileId = tuple[int, int] | None
@@ -163,11 +164,6 @@ def make_engine() -> Engine:
     )
 
 
-def is_locked(error: BaseException) -> bool:
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_BUSY  # the higher bits say more of the same
-
-
 engine = make_engine()
 # The same connections; what differs is how a transaction begins.
 reading_engine = engine.execution_options(begin="BEGIN")
@@ -210,20 +206,33 @@ if SQLITE:
             with contextlib.suppress(sqlite3.Error):
                 context.connection.connection.rollback()
 
-    @event.listens_for(engine, "handle_error")
-    def notice_lock(context: ExceptionContext) -> None:
-        """Let a crowd of writers not wait, one after the other, for a foreign lock."""
-        error = context.original_exception
-        if context.statement == BEGIN_WRITING and is_locked(error):
-            outages.writing.begin()
-
     @event.listens_for(engine, "begin")
     def begin_sqlite(connection: Connection) -> None:
         """Take the write lock first: a reader that starts to write may find it gone."""
         options = connection.get_execution_options()
         begin = options.get("begin", BEGIN_WRITING)
-        if begin:
+        if begin == BEGIN_WRITING:
+            take_write_lock(connection)
+        elif begin:
             connection.exec_driver_sql(begin)
+
+    def take_write_lock(connection: Connection) -> None:
+        """Wait for the lock; but not in a crowd, one after the other, for seconds."""
+        driver: Any = connection.connection.dbapi_connection
+        is_short = outages.lock.is_on()
+        if is_short:
+            driver.execute(f"PRAGMA busy_timeout = {SHORT_LOCK_TIMEOUT}")
+        try:
+            connection.exec_driver_sql(BEGIN_WRITING)
+        except OperationalError:
+            outages.lock.begin()
+            raise
+        else:
+            outages.lock.is_over()
+        finally:
+            if is_short:
+                milliseconds = int(lock_timeout.seconds * 1000)
+                driver.execute(f"PRAGMA busy_timeout = {milliseconds}")
 
     @event.listens_for(engine, "checkout")
     def check_file(

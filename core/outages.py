@@ -1,7 +1,7 @@
 """What happens to a crowd while the database does not answer, or cannot be written.
 
 The first who ask wait for seconds until their 503, a few at a time. Behind them a crowd
-would wait for minutes. It promises an `Outage` that refuses the crowd at once: for half
+would wait for minutes. It promises an `Outage` that tells the crowd: it is on for half
 a second from each request that has waited in vain. Nothing else needs you to read this.
 """
 
@@ -25,6 +25,9 @@ class Outage:
 
     def is_on(self) -> bool:
         return time.monotonic() < self.end
+
+    def is_over(self) -> None:
+        self.end = 0
 
 
 class WritingOutage(Outage):
@@ -62,5 +65,6 @@ class WritingOutage(Outage):
             return len(self.waiting_commits.get_map())
 
 
-silence = Outage()  # nobody gets an answer
+silence = Outage()  # nobody gets an answer from PostgreSQL
 writing = WritingOutage()
+lock = Outage()  # another program keeps SQLite's file locked

@@ -36,15 +36,18 @@ SETTINGS = {
     "timezone": "UTC",
     "statement_timeout": f"{STATEMENT_TIMEOUT}s",
     "lock_timeout": f"{LOCK_TIMEOUT}s",
-    # A host that was cut off or frozen leaves neither its locks behind for long, nor
-    # its connections.
+    # Ours may be cut off or frozen: then its locks must not stay for ever.
     "idle_in_transaction_session_timeout": "60s",
+}
+# Nor its connections; to a pooler they are no concern of ours.
+SERVER_KEEPALIVES = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
 READ_ONLY_TRANSACTION = "25006"
 CANCEL_SECONDS = 2
+NOT_NOW = "not answered a moment ago"
 START_SECONDS = 30  # that a start waits for the server
 # How PgBouncer, Neon's and Supabase's poolers answer `options` at the start of a
 # connection (github.com/pgbouncer/pgbouncer/issues/875).
@@ -52,9 +55,9 @@ REFUSED = "unsupported startup parameter"
 options_are_refused = threading.Event()
 # What passes though the server answers: a pooler without its server, and a server
 # whose connections are all taken by the workers that are being replaced; a standby
-# that is about to become what target_session_attrs asks for. The last two are psycopg's
-# own words for a host that is not there: to ask it once more would hold Python up, and
-# uvicorn ends a worker that says nothing for 5 s.
+# that is about to become what target_session_attrs asks for. The last ones are said of
+# a host that is not there: to ask it once more would hold Python up, and uvicorn ends a
+# worker that says nothing for 5 s.
 BUSY = (
     "cannot connect to server",
     "server login has been failing",
@@ -63,6 +66,8 @@ BUSY = (
     "server is in hot standby mode",
     "connection timeout expired",
     "failed to resolve host",
+    "no answer for",
+    NOT_NOW,
 )
 # What does not pass though libpq says that nobody has answered.
 WRONG = ("does not support SSL", "certificate")
@@ -72,14 +77,17 @@ def missing_settings(options: str) -> dict[str, str]:
     """Give our settings but for those that the URL's `options` have: theirs count."""
     found = re.findall(r"(?:-c\s*|--)([\w.-]+)\s*=", options)
     theirs = {name.replace("-", "_").lower() for name in found}
-    return {name: value for name, value in SETTINGS.items() if name not in theirs}
+    ours = SETTINGS | SERVER_KEEPALIVES
+    return {name: value for name, value in ours.items() if name not in theirs}
 
 
 OPTIONS = DATABASE.parameters.get("options", "")
 OUR_SETTINGS = missing_settings(OPTIONS)
 OUR_OPTIONS = " ".join(f"-c {name}={value}" for name, value in OUR_SETTINGS.items())
 SET_LOCAL = "; ".join(
-    f"SET LOCAL {name} = '{value}'" for name, value in OUR_SETTINGS.items()
+    f"SET LOCAL {name} = '{value}'"
+    for name, value in OUR_SETTINGS.items()
+    if name in SETTINGS
 )
 
 # What the URL has of these counts instead.
@@ -104,7 +112,7 @@ def connect(
 ) -> Any:
     """Open a connection, unless somebody has just waited for one in vain."""
     if outages.silence.is_on():
-        raise dialect.loaded_dbapi.OperationalError("it has not answered a moment ago")
+        raise dialect.loaded_dbapi.OperationalError(NOT_NOW)
     begun = time.monotonic()
     try:
         return connect_anyway(dialect, record, parameters)

@@ -262,6 +262,29 @@ def test_a_locked_database_holds_up_nobody_who_only_reads(serve: Serve) -> None:
         assert int(answer.headers["Retry-After"]) >= 1
 
 
+@pytest.mark.sqlite
+def test_a_crowd_of_writers_at_a_locked_file_does_not_wait_one_after_the_other(
+    serve: Serve,
+) -> None:
+    server = serve(app="tools.bench.notes:app")
+    ann = Person(server.client, "ann")
+    assert ann("POST", "/notes", json={"text": "x"}).status_code == 201
+    begun = time.monotonic()
+    with locked(server), Crowd(50, "POST", server.url + "/api/users") as crowd:
+        assert len(ann("GET", "/notes").json()) == 1, "in a session that only reads"
+        assert len(crowd.answers) < 50, "the crowd still waits"
+        for thread in crowd.threads:
+            thread.join()
+        assert time.monotonic() - begun < 10, "two at a time would take 100 s"
+        assert crowd.statuses() == {503: 50}
+        wrong = {"username": ann.email, "password": "wrong"}
+        answer = server.client.post("/api/login", data=wrong)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    for name in ("free", "again"):
+        created = server.client.post("/api/users", json=sign_up(name))
+        assert created.status_code == 201
+
+
 def test_clients_that_have_gone_wait_for_no_session(serve: Serve) -> None:
     server = serve()
     names = [f"gone{number}" for number in range(50)]
