@@ -42,13 +42,14 @@ class WritingOutage(Outage):
     def __init__(self) -> None:
         super().__init__()
         self.lock = threading.Lock()
-        self.waiting_commits = selectors.DefaultSelector()
+        self.waiting_commits: list[socket.socket] = []
 
     def keep(self, descriptor: int) -> None:
-        """Keep a connection's socket, which the driver is about to close."""
+        """Begin, and keep a connection's socket, which the driver is about to close."""
         copy = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
         with self.lock:
-            self.waiting_commits.register(copy, selectors.EVENT_READ)
+            self.waiting_commits.append(copy)
+        self.begin()
 
     def is_on(self) -> bool:
         if silence.is_on() or super().is_on():
@@ -57,12 +58,17 @@ class WritingOutage(Outage):
 
     def count_waiting_commits(self) -> int:
         """Count the COMMITs that have no answer yet."""
-        with self.lock:
-            for key, _ in self.waiting_commits.select(timeout=0):
-                self.waiting_commits.unregister(key.fileobj)
-                assert isinstance(key.fileobj, socket.socket)
-                key.fileobj.close()
-            return len(self.waiting_commits.get_map())
+        if not self.waiting_commits:
+            return 0
+        with self.lock, selectors.DefaultSelector() as selector:
+            for one in self.waiting_commits:
+                selector.register(one, selectors.EVENT_READ)
+            for key, _ in selector.select(timeout=0):
+                answered = key.fileobj
+                assert isinstance(answered, socket.socket)
+                self.waiting_commits.remove(answered)
+                answered.close()
+            return len(self.waiting_commits)
 
 
 silence = Outage()  # nobody gets an answer from PostgreSQL

@@ -32,26 +32,35 @@ class UnknownOutcome(psycopg.OperationalError):
 class Connection(psycopg.Connection[Any]):
     """A connection that is closed when the server says nothing for too long."""
 
-    patience = FOR_PING
+    patience = 0.0  # in a transaction
+    is_in_transaction = False  # else it is a ping
     is_committing = False
 
     def wait(
         self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None
     ) -> T:
         """Wait for the answer; psycopg does it here for everything that is asked."""
+        seconds = FOR_PING
+        if self.is_in_transaction:
+            seconds = self.patience
+        if self.is_committing:
+            seconds = min(seconds, FOR_COMMIT)
         try:
-            return super().wait(until_silent(gen, self.patience), interval, timeout)
+            return super().wait(until_silent(gen, seconds), interval, timeout)
         except NoAnswer:
-            if self.is_committing:
-                outages.writing.keep(self.pgconn.socket)
-                outages.writing.begin()
-            else:
-                outages.silence.begin()
-            self.pgconn.finish()
+            self.give_up()
             raise
 
+    def give_up(self) -> None:
+        if self.is_committing:
+            outages.writing.keep(self.pgconn.socket)
+        elif self.is_in_transaction:
+            outages.silence.begin()
+        # Else something between us may have forgotten this connection, which was not
+        # used for long: another one may be answered.
+        self.pgconn.finish()
+
     def commit(self) -> None:
-        self.patience = min(self.patience, FOR_COMMIT)
         self.is_committing = True
         try:
             super().commit()

@@ -90,9 +90,11 @@ SET_LOCAL = "; ".join(
     if name in SETTINGS
 )
 
+# Of several hosts each takes its time.
+CONNECT_TIMEOUT = "2" if "," in DATABASE.parameters.get("host", "") else "3"
 # What the URL has of these counts instead.
 PARAMETERS = {
-    "connect_timeout": "3",
+    "connect_timeout": CONNECT_TIMEOUT,
     "client_encoding": "utf8",
     # Where the server's host is cut off, the connection ends within 10 s, also one that
     # waits for the end of a long query.
@@ -182,6 +184,7 @@ def begin(connection: Connection) -> None:
     An engine's option `seconds` gives its queries more time; 0 is for ever.
     """
     driver: Any = connection.connection.dbapi_connection
+    driver.is_in_transaction = True
     driver.patience = connection.info["patience"]
     if connection.info["is_pooled"]:
         if not driver.autocommit:
@@ -195,10 +198,7 @@ def begin(connection: Connection) -> None:
 
 
 def end(connection: Any, *_: object) -> None:
-    """Begin the next use of a connection with a ping, which takes no time."""
-    from core import patience
-
-    connection.patience = patience.FOR_PING
+    connection.is_in_transaction = False
 
 
 def leave_read_only_server(context: ExceptionContext) -> None:
