@@ -151,7 +151,7 @@ class LimitsMiddleware(RequestBodyLimitMiddleware):
         if scope["method"] == "GET":  # a body that no route reads
             await self.app(scope, receive, send)
             return
-        # Not a copy of the scope: tools/tour.py reads the route from it afterwards.
+        # Not a copy of the scope: tools/tour/ reads the route from it afterwards.
         scope["headers"] = without_charset(scope["headers"])
         await super().__call__(scope, receive, send)
 

@@ -8,7 +8,7 @@ from fastapi.security import OAuth2PasswordBearer
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from core import errors
 from core.security import Access, find_access
@@ -69,6 +69,8 @@ async def get_access(token: BearerToken, user_id: UserId) -> Access:
     return await find_access(token, int(user_id))
 
 
+# The account as answers show it. The row itself, with what belongs to it (say,
+# `.notes`), is session.get_one(User, user.id).
 CurrentUser = Annotated[UserPublic, Depends(get_current_user)]
 CurrentAdmin = Annotated[UserPublic, Depends(get_current_admin)]
 AccessDep = Annotated[Access, Depends(get_access)]
@@ -82,20 +84,16 @@ def lock_users(session: Session, access: Access) -> tuple[User, User]:
     """
     # Lock both rows until the commit, always in the order of their ids, or two
     # administrators could wait for each other. SQLite's session has a lock already.
-    statement = (
-        select(User)
-        .where(col(User.id).in_([access.asker_id, access.user.id]))
-        .order_by(col(User.id))
-        .with_for_update()
-    )
-    session.exec(statement).all()  # now session.get() finds them in the session
-    asker = session.get(User, access.asker_id)
+    users: dict[int, User | None] = {}
+    for user_id in sorted({access.asker_id, access.user.id}):
+        users[user_id] = session.get(User, user_id, with_for_update=True)
+    asker = users[access.asker_id]
     token = session.get(Token, access.hashed_token, with_for_update={"read": True})
     if asker is None or token is None or token.expires_at <= now():
         raise errors.DeadToken
     if not access.is_own and not asker.is_admin:
         raise errors.AdministratorsOnly
-    user = session.get(User, access.user.id)
+    user = users[access.user.id]
     if user is None:
         raise errors.UserNotFound
     return asker, user

@@ -119,13 +119,23 @@ class Person:
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
+    """Give the API with empty tables; a mistake in the code fails the test, as it is.
+
+    For the 500 that a client would get, see `client_of_bugs`.
+    """
     create_database()
     with engine.begin() as connection:
         for table in reversed(SQLModel.metadata.sorted_tables):
             connection.execute(table.delete())
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app) as client:
         yield client
     engine.dispose()
+
+
+@pytest.fixture
+def client_of_bugs() -> TestClient:
+    """Give a client that gets a 500, as others do, where the code has a mistake."""
+    return TestClient(app, raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -260,8 +270,7 @@ disable-background-networking
 disable-component-update disable-sync disable-dev-shm-usage window-size=1100,1500"""
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
+def open_browser(folder: Path) -> Any:
     """Give a real Chromium, without a window."""
     selenium = pytest.importorskip(
         "selenium.webdriver", reason="needs: pip install -r tests/requirements.txt"
@@ -271,10 +280,15 @@ def browser(tmp_path: Path) -> Iterator[Any]:
         pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
     options = selenium.ChromeOptions()
     options.binary_location = programs[0]
-    for option in [*CHROMIUM_OPTIONS.split(), f"user-data-dir={tmp_path}/profile"]:
+    for option in [*CHROMIUM_OPTIONS.split(), f"user-data-dir={folder}/profile"]:
         options.add_argument(f"--{option}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     service = selenium.ChromeService(programs[1])
-    driver = selenium.Chrome(options=options, service=service)
+    return selenium.Chrome(options=options, service=service)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    driver = open_browser(tmp_path)
     yield driver
     driver.quit()

@@ -4,6 +4,7 @@ Solutions that do not disturb each other share a copy and a server, since a star
 a second.
 """
 
+import asyncio
 import itertools
 import os
 import re
@@ -111,6 +112,43 @@ def test_a_solution_does_what_its_exercise_says(
         assert run_tests(project, new) == "5 passed"
     if numbers != group:
         pytest.skip("needs: pip install -r tests/requirements.txt")
+
+
+def test_a_thousand_clients_at_once_read_a_resource_of_your_own(
+    tmp_path: Path, serve: Serve
+) -> None:
+    """Also if each holds its session already while it asks who is asking."""
+    project = copy_of_project(tmp_path / "project")
+    solution = SOLUTIONS["14. A second resource that belongs to a user"]
+    apply(blocks(solution, "diff")[0], project)
+    router = project / "routers" / "note_router.py"
+    code = router.read_text()
+    user_first = "list_notes(user: CurrentUser, session: SessionDep)"
+    assert user_first in code
+    session_first = "list_notes(session: SessionDep, user: CurrentUser)"
+    router.write_text(code.replace(user_first, session_first))
+    server = serve(project=project)
+    ann = Person(server.client, "ann")
+    assert ann("POST", "/notes", json={"text": "Note G"}).status_code == 201
+    headers = f"Host: x\r\nAuthorization: Bearer {ann.token}\r\nConnection: close"
+    request = f"GET /api/notes HTTP/1.1\r\n{headers}\r\n\r\n".encode()
+
+    async def ask() -> list[bytes]:
+        connections = []
+        for _ in range(1000):
+            connections.append(await asyncio.open_connection("127.0.0.1", server.port))
+        for _, writer in connections:
+            writer.write(request)
+        answers = [await reader.read() for reader, _ in connections]
+        for _, writer in connections:
+            writer.close()
+        return answers
+
+    # In a minute: with a pool of connections alone, most would wait for ever.
+    answers = asyncio.run(asyncio.wait_for(ask(), 60))
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert answer.endswith(b'[{"text":"Note G","id":1}]')
 
 
 def empty(server: Server) -> None:

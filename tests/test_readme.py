@@ -1,6 +1,5 @@
 """What the README says is what happens."""
 
-import json
 from collections.abc import Callable
 
 from tests.conftest import ROOT, Server
@@ -38,22 +37,3 @@ def test_it_leads_to_every_page_and_names_every_room() -> None:
         assert router.name == "__init__.py" or f"`{router.name}`" in README
     for folder in ["core", "docs", "routers", "tests", "tools"]:
         assert f"{folder}/" in README
-
-
-def test_the_speed_table_is_what_the_benchmark_has_measured() -> None:
-    measured = json.loads((ROOT / "tools" / "bench" / "results.json").read_text())
-    assert measured["machine"] in README
-    for request in measured["reads"]["ours"]:
-        rate = {key: rates[request] for key, rates in measured["reads"].items()}
-        pairs = [
-            ("ours", "tutorial"),
-            ("ours2", "pocketbase"),
-            ("ours2", "superuser"),
-            ("ours", "limit"),
-        ]
-        pattern, pocketbase, superuser, limit = (
-            rate[one] / rate[other] for one, other in pairs
-        )
-        row = f"| `{request}` | {pattern:.1f} × | {pocketbase:.2f} × "
-        row += f"| {superuser:.2f} × | {limit:.2f} "
-        assert row + f"| {rate['ours-pg'] / rate['tutorial-pg']:.1f} × |" in README

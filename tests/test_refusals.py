@@ -248,11 +248,12 @@ def test_no_answer_repeats_what_was_sent(
 
 
 def test_a_bug_is_a_500_in_the_one_shape(
-    ann: Person, monkeypatch: pytest.MonkeyPatch
+    ann: Person, client_of_bugs: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.security.digest", None)
     for origin, may_read in (("http://localhost:5173", True), ("https://x.de", False)):
-        answer = ann("GET", "/users/me", headers={"Origin": origin})
+        headers = ann.headers | {"Origin": origin}
+        answer = client_of_bugs.get("/api/users/me", headers=headers)
         assert answer.status_code == 500
         assert answer.json() == {"detail": "Internal Server Error"}
         allowed = answer.headers.get("Access-Control-Allow-Origin")

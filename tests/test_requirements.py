@@ -17,7 +17,7 @@ FILES = ["requirements.txt", "tools/requirements.txt", "tests/requirements.txt"]
 FILES += ["tools/bench/requirements.txt"]
 PRODUCT = [*ROOT.glob("*.py"), *ROOT.glob("core/*.py"), *ROOT.glob("routers/*.py")]
 TOOLS = [*ROOT.glob("tools/*.py"), *ROOT.glob("tools/data/*.py")]
-TOOLS += ROOT.glob("tools/bench/*.py")
+TOOLS += [*ROOT.glob("tools/bench/*.py"), *ROOT.glob("tools/tour/*.py")]
 
 
 def plain(name: str) -> str:

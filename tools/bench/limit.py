@@ -77,7 +77,7 @@ async def list_users(
     )
     accounts = [account(row) for row in rows]
     if len(accounts) > limit:
-        response.headers["Link"] = (
-            f'<{request.url.include_query_params(after=accounts.pop().id)}>; rel="next"'
-        )
+        accounts.pop()
+        next_page = request.url.include_query_params(after=accounts[-1].id)
+        response.headers["Link"] = f'<{next_page}>; rel="next"'
     return accounts

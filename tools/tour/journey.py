@@ -1,0 +1,358 @@
+"""What one request meets on its way: noted here, shown by tree.py and by steps.py.
+
+Built on FastAPI's own OpenTelemetry spans and SQLAlchemy's events. A place is a line of
+code that ran, read from Python's own stack.
+"""
+
+import re
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple
+
+import bcrypt
+from anyio import to_thread
+from fastapi._compat import ModelField
+from fastapi.telemetry import TelemetryData, get_telemetry_data
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
+from sqlalchemy import Connection, ExceptionContext, event
+from starlette.types import Scope
+
+from core.engine import engine
+from core.settings import SQLITE
+from tools.tour import veil
+
+ROOT = Path(__file__).parent.parent.parent
+HERE = str(Path(__file__).parent)
+INSTALLED = tuple(sysconfig.get_paths().values())
+MAX_KEPT = 256 * 1024  # bytes of a body
+MAX_STATEMENTS = 200
+MAX_ROWS = 20  # of one statement with many
+
+
+class Place(NamedTuple):
+    """A line of code, in a function that begins at another."""
+
+    file: str
+    line: int
+    first: int
+
+    @property
+    def is_core(self) -> bool:
+        return self.file.startswith(f"{ROOT}/core/")
+
+
+class Statement(NamedTuple):
+    sql: str
+    rows: tuple[dict[str, Any], ...] = ()  # the values, veiled
+    seconds: float | None = None
+    refused: str = ""  # the database's own words
+    places: tuple[Place, ...] = ()
+    in_endpoint: bool = False
+
+    def __str__(self) -> str:
+        values = " ".join(str(row) for row in self.rows)
+        text = f"{self.sql} {values}".strip()
+        if self.refused:
+            return f"{text} refused: {self.refused}"
+        if self.seconds is None:
+            return text
+        return f"{text} {1000 * self.seconds:.2f} ms"
+
+
+class Journey:
+    """What one request has met on its way so far."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.number = 0
+        self.version = 0
+        self.began = time.time()
+        self.start = self.last = time.perf_counter()
+        self.sent, self.answered, self.status = b"", b"", 0
+        self.sent_size = self.answered_size = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.took: dict[str, float] = {}  # milliseconds a step
+        self.receiving = self.sending = 0.0  # milliseconds before the rest, and after
+        self.sql_first = 0.0  # milliseconds in the database before the path operation
+        self.checks: list[str] = []
+        self.statements: list[Statement] = []
+        self.hashed: list[tuple[str, float, tuple[Place, ...]]] = []
+        self.wrong: list[dict[str, Any]] = []
+        self.raised: list[tuple[str, Place]] = []  # by validators
+        self.stopped_by: tuple[Place, ...] = ()
+        self.stopped_in = ""
+        self.in_endpoint = False
+        self.payload = ""  # what the page is told, once it was asked for
+
+    def add(self, step: str, seconds: float) -> str:
+        self.took[step] = self.took.get(step, 0) + 1000 * seconds
+        if step == "sql" and not self.in_endpoint:
+            self.sql_first += 1000 * seconds
+        return f"{1000 * seconds:.2f} ms"
+
+    def keep(self, statement: Statement) -> None:
+        if len(self.statements) < MAX_STATEMENTS:
+            self.statements.append(statement)
+
+    def learn(self, scope: Scope) -> None:
+        """Take over the route: HEAD has a scope of its own, which knows it."""
+        for key in ("endpoint", "route", "path_params"):
+            if key in scope:
+                self.scope.setdefault(key, scope[key])
+
+    def check(self, data: TelemetryData) -> None:
+        """Note what validation and the dependencies have made, or found wrong."""
+        for name, value in (data.values or {}).items():
+            if isinstance(value, BaseModel):
+                made = veil.veil(value.model_dump(exclude_unset=True))
+                what = f"{name} = {type(value).__name__} {made}"
+                self.checks.append(self.hide(what))
+        for wrong in data.errors or ():
+            self.wrong.append(wrong)
+            message = f"wrong: {wrong['loc']} {wrong['msg']}"
+            self.checks.append(self.hide(message))
+
+    @property
+    def has_written(self) -> bool:
+        verbs = {one.sql.partition(" ")[0].upper() for one in self.statements}
+        return "COMMIT" in verbs and bool(verbs & {"INSERT", "UPDATE", "DELETE"})
+
+    @property
+    def secrets(self) -> list[str]:
+        """Find what this request has sent that nobody may see."""
+        _, found = veil.read(self.sent)
+        _, in_query = veil.scrub_query(self.scope["query_string"].decode("latin-1"))
+        in_path = veil.secrets_in(self.scope.get("path_params", {}))
+        for name, value in self.scope["headers"]:
+            if veil.is_secret(name.decode("latin-1")):
+                # A token or cookies; not a cookie's 1, which is everywhere.
+                words = re.split(r"[\s;,=]+", value.decode("latin-1"))
+                in_query += [word for word in words if len(word) >= veil.SHORT * 2]
+        return [secret for secret in {*found, *in_query, *in_path} if secret]
+
+    def hide(self, message: str) -> str:
+        """Put dots where a message repeats a secret that was sent."""
+        return veil.hide(message, self.secrets)
+
+    @property
+    def reached(self) -> int:
+        """Tell at which step a refused request has stopped."""
+        if not self.scope.get("endpoint"):
+            return 2
+        if self.stopped_in == "serialization":
+            return 6
+        return 5 if "endpoint" in self.took else 4
+
+
+current: ContextVar[Journey] = ContextVar("journey")
+# The places from which the function was called that runs in another thread.
+caller: ContextVar[tuple[Place, ...]] = ContextVar("caller", default=())
+
+
+@lru_cache(4096)
+def is_ours(file: str) -> bool:
+    """Tell whether a file is the project's or a student's, and not installed."""
+    if file.startswith((HERE, "<")) or "site-packages" in file:
+        return False
+    return not file.startswith(INSTALLED) or file.startswith(f"{ROOT}/")
+
+
+def place_of(frame: FrameType, line: int) -> Place:
+    return Place(frame.f_code.co_filename, line, frame.f_code.co_firstlineno)
+
+
+def places_here() -> tuple[Place, ...]:
+    """Give the lines of ours that are running now, the innermost first."""
+    found = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if is_ours(frame.f_code.co_filename):
+            found.append(place_of(frame, frame.f_lineno))
+        frame = frame.f_back
+    return (*found, *caller.get())
+
+
+def places_of(traceback: TracebackType | None) -> tuple[Place, ...]:
+    """Give the lines of ours that an exception came through, the innermost first."""
+    found = []
+    while traceback is not None:
+        if is_ours(traceback.tb_frame.f_code.co_filename):
+            found.append(place_of(traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return tuple(reversed(found))
+
+
+class Steps(SpanProcessor):
+    """Notes what FastAPI's spans tell: times, and what validation has made."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        del parent_context
+        if span.name == "fastapi.endpoint" and (journey := current.get(None)):
+            journey.in_endpoint = True
+
+    def on_end(self, span: ReadableSpan) -> None:
+        journey, data = current.get(None), get_telemetry_data()
+        if not journey or not data or not span.name.startswith("fastapi."):
+            return
+        step = span.name.removeprefix("fastapi.")
+        if span.start_time and span.end_time:
+            journey.add(step, (span.end_time - span.start_time) / 1e9)
+        journey.last = time.perf_counter()
+        if data.request:
+            journey.learn(data.request.scope)
+        error = sys.exc_info()[1]
+        if error is not None and not journey.stopped_in:
+            journey.stopped_in = step
+            journey.stopped_by = places_of(error.__traceback__)
+        if step == "dependencies":
+            journey.check(data)
+
+
+def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments)
+        if journey := current.get(None):
+            seconds = time.perf_counter() - start
+            took = journey.add("hashing", seconds)
+            name = f"bcrypt.{function.__name__}"
+            journey.checks.append(f"{name} {took}")
+            journey.hashed.append((name, seconds, places_here()))
+        return result
+
+    return call
+
+
+def remembering(run_sync: Callable[..., Any]) -> Callable[..., Any]:
+    """Let what runs in a thread know the places from which it was called."""
+
+    async def call(*arguments: Any, **options: Any) -> Any:
+        if current.get(None) is None:
+            return await run_sync(*arguments, **options)
+        token = caller.set(places_here())
+        try:
+            return await run_sync(*arguments, **options)
+        finally:
+            caller.reset(token)
+
+    return call
+
+
+def watched(validate: Callable[..., Any]) -> Callable[..., Any]:
+    """Note the lines at which validators raise: pydantic forgets them."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        journey = current.get(None)
+        if journey is None or options.get("loc", ())[:1] == ("response",):
+            return validate(*arguments, **options)
+
+        def enter(frame: FrameType, _event: str, _argument: Any) -> Any:
+            if not is_ours(frame.f_code.co_filename):
+                return None
+            frame.f_trace_lines = False
+            return leave
+
+        def leave(frame: FrameType, event: str, argument: Any) -> Any:
+            if event == "exception":
+                error = argument[1]
+                place = place_of(frame, frame.f_lineno)
+                if not place.is_core and not isinstance(error, ValidationError):
+                    journey.raised.append((error_type(error), place))
+            return leave
+
+        before = sys.gettrace()
+        sys.settrace(enter)
+        try:
+            return validate(*arguments, **options)
+        finally:
+            sys.settrace(before)
+
+    return call
+
+
+def error_type(error: object) -> str:
+    """Give the name that pydantic has for an error of a validator."""
+    if isinstance(error, PydanticCustomError):
+        return error.type
+    return "assertion_error" if isinstance(error, AssertionError) else "value_error"
+
+
+def before_statement(*given: Any) -> None:
+    context = given[4]
+    context.started = time.perf_counter()
+
+
+def describe(statement: str, context: Any) -> tuple[str, tuple[dict[str, Any], ...]]:
+    """Give a statement on one line, and its values, the secret ones as dots."""
+    parameters = getattr(context, "compiled_parameters", None) or ()
+    rows = tuple(veil.veil(dict(row)) for row in parameters[:MAX_ROWS])
+    return " ".join(statement.split()), rows
+
+
+def after_statement(*given: Any) -> None:
+    _, _, statement, _, context, _ = given
+    if journey := current.get(None):
+        seconds = time.perf_counter() - context.started
+        journey.add("sql", seconds)
+        sql, rows = describe(statement, context)
+        places = places_here()
+        journey.keep(Statement(sql, rows, seconds, "", places, journey.in_endpoint))
+
+
+def refused_statement(error: ExceptionContext) -> None:
+    if (journey := current.get(None)) and error.statement:
+        context = error.execution_context
+        if context is not None and hasattr(context, "started"):
+            journey.add("sql", time.perf_counter() - context.started)
+        sql, rows = describe(error.statement, context)
+        reason = journey.hide(str(error.original_exception).partition("\n")[0])
+        places = places_here()
+        journey.keep(Statement(sql, rows, None, reason, places, journey.in_endpoint))
+
+
+def note(word: str) -> Callable[[Connection], None]:
+    def add(_: Connection) -> None:
+        if journey := current.get(None):
+            places = places_here()
+            journey.keep(
+                Statement(word, places=places, in_endpoint=journey.in_endpoint)
+            )
+
+    return add
+
+
+def timed_commit(commit: Callable[..., None]) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        start = time.perf_counter()
+        commit(*arguments)
+        if journey := current.get(None):
+            journey.add("sql", time.perf_counter() - start)
+
+    return call
+
+
+def install() -> None:
+    bcrypt.hashpw, bcrypt.checkpw = timed(bcrypt.hashpw), timed(bcrypt.checkpw)
+    patches: list[tuple[Any, str, Callable[..., Any]]] = [
+        (to_thread, "run_sync", remembering),
+        (ModelField, "validate", watched),
+        (engine.dialect, "do_commit", timed_commit),
+    ]
+    for owner, name, wrap in patches:
+        setattr(owner, name, wrap(getattr(owner, name)))
+    event.listen(engine, "before_cursor_execute", before_statement)
+    event.listen(engine, "after_cursor_execute", after_statement)
+    event.listen(engine, "handle_error", refused_statement)
+    event.listen(engine, "commit", note("COMMIT"))
+    event.listen(engine, "rollback", note("ROLLBACK"))
+    if not SQLITE:  # whose BEGIN is a statement like others
+        event.listen(engine, "begin", note("BEGIN"))

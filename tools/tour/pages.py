@@ -1,0 +1,242 @@
+"""The pages /tour and /tour/accounts, and the events that they listen to.
+
+It promises that nobody but this machine gets them; that an open page keeps neither a
+request nor the end of the server waiting; and that memory has a bound.
+"""
+
+import base64
+import hashlib
+import ipaddress
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from anyio import sleep, to_thread
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from core.queues import told_to_stop
+from tools.tour.journey import Journey
+from tools.tour.steps import tell, tell_little
+from tools.tour.tables import Watcher
+
+log = logging.getLogger("uvicorn.error")
+KEPT = 50  # requests
+TICK = 0.05  # seconds between two looks
+REFUSAL = (
+    "The tour is only for the machine that it runs on: open it there, at"
+    " http://localhost and its port. The API itself is for everybody."
+)
+NOTICE = (
+    "The API listens on %s, but /tour answers only to this machine, at"
+    " http://localhost and its port."
+)
+HTML = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+
+
+def hashes(tag: str) -> str:
+    """Give what a Content-Security-Policy calls the page's own script or style."""
+    found = re.findall(rf"<{tag}>(.*?)</{tag}>", HTML, flags=re.DOTALL)
+    digests = [hashlib.sha256(text.encode()).digest() for text in found]
+    return " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)
+
+
+SAFE = {
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self';"
+    f" script-src {hashes('script')}; style-src {hashes('style')}; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+# One start of the server, so that a page knows when it was another.
+START = f"{os.getpid():x}{time.time_ns():x}"
+journeys: deque[Journey] = deque(maxlen=KEPT)
+counted = {"requests": 0, "changes": 0}
+
+
+def publish(journey: Journey) -> None:
+    """Let the pages know of a request, or that there is more to say about it."""
+    counted["changes"] += 1
+    journey.version = counted["changes"]
+    journey.payload = ""
+    if not journey.number:
+        counted["requests"] += 1
+        journey.number = counted["requests"]
+        journeys.append(journey)
+
+
+def payload(journey: Journey) -> str:
+    """Write what the pages are told, once for all of them."""
+    if not journey.payload:
+        try:
+            told = tell(journey)
+        except Exception:  # one odd request must not end the page
+            log.exception("The tour cannot tell of this request:")
+            told = tell_little(journey)
+        journey.payload = json.dumps(told)
+    return journey.payload
+
+
+def last_seen(request: Request) -> int:
+    """Tell up to where a page that comes back knows everything."""
+    start, _, version = request.headers.get("last-event-id", "").partition("-")
+    if start == START and version.isdigit():
+        return int(version)
+    return 0
+
+
+pages = FastAPI(
+    openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False}
+)
+
+
+@pages.get("/tour")
+@pages.get("/tour/accounts")
+async def page() -> HTMLResponse:
+    return HTMLResponse(HTML)
+
+
+@pages.get("/tour/events", response_class=EventSourceResponse)
+async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
+    """Tell of requests as they come: of the last 50, and of 50 a second at most."""
+    seen = last_seen(request)
+    pause = TICK
+    yield ServerSentEvent(event="start", raw_data=START, retry=500)
+    while not told_to_stop.is_set():
+        fresh = [one for one in journeys if one.version > seen]
+        fresh.sort(key=lambda journey: journey.version)
+        for journey in fresh:
+            seen = journey.version
+            event_id = f"{START}-{seen}"
+            yield ServerSentEvent(
+                event="request", raw_data=payload(journey), id=event_id
+            )
+        # A crowd would cost the API its time, so it is told of at most 50 a second.
+        await wait(pause)
+        pause = TICK + len(fresh) / 50
+
+
+@pages.get("/tour/accounts/events", response_class=EventSourceResponse)
+async def account_events() -> AsyncIterator[ServerSentEvent]:
+    """Tell what is in the tables whenever somebody has written, whoever it was."""
+    watcher = Watcher()
+    seen = counted["changes"]
+    try:
+        yield ServerSentEvent(event="start", raw_data=START, retry=500)
+        while not told_to_stop.is_set():
+            began = time.perf_counter()
+            tables = None
+            try:
+                tables = await to_thread.run_sync(watcher.changed)
+            except SQLAlchemyError as error:  # a writer's lock, a restart: look again
+                log.debug("the tour cannot read the tables now: %s", error)
+                watcher.close()
+            if tables is not None:
+                # The row is there a moment before its request has its answer.
+                await wait(2 * TICK)
+                who = who_wrote(seen)
+                seen = counted["changes"]
+                says = [one for table in tables for one in table.pop("says")]
+                data = {"tables": tables, "who": who, "says": says}
+                yield ServerSentEvent(event="tables", data=data)
+            took = time.perf_counter() - began
+            await wait(0.15 + 5 * took)
+    finally:
+        watcher.close()
+
+
+def who_wrote(seen: int) -> str:
+    """Name the requests that have written since, or say that it was none of them."""
+    fresh = [one for one in journeys if one.version > seen and one.has_written]
+    if not fresh:
+        return "Another program"
+    if len(fresh) > 1:
+        return f"{len(fresh)} requests"
+    scope = fresh[0].scope
+    return fresh[0].hide(f"{scope['method']} {scope['path']}")
+
+
+async def wait(seconds: float) -> None:
+    """Wait, but not for longer than the server runs."""
+    for _ in range(max(1, round(seconds / TICK))):
+        if told_to_stop.is_set():
+            return
+        await sleep(TICK)
+
+
+def is_local(host: str | None) -> bool:
+    """Tell whether an address is this machine's own, from which nobody else comes."""
+    if host is None:  # a Unix socket
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def is_allowed(scope: Scope) -> bool:
+    """Tell whether a request is from this machine, and from no page of another."""
+    headers = Headers(scope=scope)
+    client = scope.get("client")
+    if client and not is_local(client[0]):
+        return False
+    hosts = headers.getlist("host")
+    if len(hosts) != 1:
+        return False
+    # A name of somebody else's that leads here is DNS rebinding.
+    name = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:@/]+)(:\d+)?", hosts[0].lower())
+    if name is None or not is_local(name[1]):
+        return False
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == hosts[0]
+
+
+async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what begins with /tour."""
+    if not is_allowed(scope):
+        response: Response = PlainTextResponse(REFUSAL, 403)
+        response.headers.update(SAFE)
+        await response(scope, receive, send)
+        return
+
+    async def send_safely(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            for name, value in SAFE.items():
+                message["headers"].append((name.lower().encode(), value.encode()))
+        await send(message)
+
+    await pages(scope, receive, send_safely)
+
+
+def chosen_host() -> str:
+    """Give the --host that uvicorn was started with."""
+    for index, argument in enumerate(sys.argv):
+        if argument == "--host":
+            return "".join(sys.argv[index + 1 : index + 2])
+        if argument.startswith("--host="):
+            return argument.partition("=")[2]
+    return os.environ.get("UVICORN_HOST", "127.0.0.1")
+
+
+def say_where() -> None:
+    """Log that the tour is for this machine if the API is for others as well."""
+    host = chosen_host()
+    if not is_local(host):
+        log.warning(NOTICE, host)

@@ -1,0 +1,87 @@
+"""A request as a tree in the terminal, a branch for each of its seven steps."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from core.journal import printable
+from tools.tour import veil
+from tools.tour.journey import ROOT, Journey
+
+
+def short(file: str) -> str:
+    """Give a file's path from the project, or the whole one of a file elsewhere."""
+    path = Path(file)
+    if path.is_relative_to(ROOT):
+        return str(path.relative_to(ROOT))
+    return file
+
+
+def line(text: str, secrets: list[str]) -> Text:
+    """Make a line that shows no secret, and that cannot command the terminal."""
+    return Text(printable(veil.shown(text, secrets)))
+
+
+def place(function: Any, pattern: str) -> str:
+    """Give file, number and text of a function's line that begins with a pattern."""
+    function = inspect.unwrap(function)
+    try:
+        lines, first = inspect.getsourcelines(function)
+        file = short(inspect.getfile(function))
+    except (OSError, TypeError):  # made by exec, a class's instance, a partial
+        return str(getattr(function, "__name__", function))
+    for number, text in enumerate(lines, first):
+        if re.match(rf"\s*{pattern}", text):
+            return f"{file}:{number} {text.strip()}"
+    # A route that was added by app.add_api_route has no decorator.
+    return f"{file}:{first} {lines[0].strip()}"
+
+
+def draw(journey: Journey) -> Tree:
+    scope, secrets = journey.scope, journey.secrets
+    title = line(f"{scope['method']} {scope['path']} → {journey.status}", secrets)
+    title.stylize("bold")
+    sent, _ = veil.read(journey.sent)
+    answered, _ = veil.read(journey.answered)
+    tree = Tree(title)
+    tree.add(line(f"1 the request {sent}", secrets))
+    endpoint, route = scope.get("endpoint"), scope.get("route")
+    if endpoint:
+        tree.add(line(f"2 the route {place(endpoint, '@')}", []))
+        tree.add(line(f"3 the path operation {place(endpoint, '(async )?def ')}", []))
+        checks = list(journey.checks)
+        if body := getattr(route, "body_field", None):
+            checks.insert(0, f"the body is checked as {body_name(body)}")
+        statements = [str(statement) for statement in journey.statements]
+        steps = (("4 what it does first", checks), ("5 the database", statements))
+        for step, found in steps:
+            branch = tree.add(step)
+            for text in found:
+                branch.add(line(text, secrets))
+        if journey.status < 300:
+            model = getattr(route, "response_model", None)
+            name = getattr(model, "__name__", model)
+            tree.add(line(f"6 the response model {name}", []))
+    stopped = ""
+    if journey.status >= 400:
+        stopped = f"stopped at step {journey.reached} "
+    times = ", ".join(f"{step} {took:.2f} ms" for step, took in journey.took.items())
+    answer = line(f"7 the answer {journey.status} {answered} ", secrets)
+    tree.add(answer.append(f"{stopped}({times})"))
+    return tree
+
+
+def body_name(body: Any) -> str:
+    name = getattr(body.field_info.annotation, "__name__", "JSON")
+    return "a form" if name.startswith("Body_") else str(name)
+
+
+def show(journey: Journey) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 1000)
+    console.print(draw(journey))
