@@ -54,11 +54,11 @@ class Share(NamedTuple):
 def share_connections(size: int) -> Share:
     """Divide what a worker may take of PostgreSQL's connections.
 
-    Of 20 it is 4, 3, 10 and 2. Half are for reads, which every request makes; each kind
+    Of 20 it is 6, 2, 9 and 2. Most are for reads, which every request makes; each kind
     of work has one at least.
     """
-    writers = max(1, size // 5)
-    readers = max(1, size * 3 // 20)
+    writers = max(1, size * 3 // 10)
+    readers = max(1, size // 10)
     scans = max(1, size // 10)
     return Share(writers, readers, size - writers - readers - scans - OTHERS, scans)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.waiting import Wait
 
 from core import outages
 
@@ -40,13 +41,18 @@ class Connection(psycopg.Connection[Any]):
         self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None
     ) -> T:
         """Wait for the answer; psycopg does it here for everything that is asked."""
+        try:
+            wanted = next(gen)
+        except StopIteration as end:  # there was nothing to ask
+            result: T = end.value
+            return result
         seconds = FOR_PING
         if self.is_in_transaction:
             seconds = self.patience
         if self.is_committing:
             seconds = min(seconds, FOR_COMMIT)
         try:
-            return super().wait(until_silent(gen, seconds), interval, timeout)
+            return super().wait(until_silent(gen, wanted, seconds), interval, timeout)
         except NoAnswer:
             self.give_up()
             raise
@@ -72,17 +78,17 @@ class Connection(psycopg.Connection[Any]):
             self.is_committing = False
 
 
-def until_silent(generator: PQGen[T], seconds: float) -> PQGen[T]:
+def until_silent(generator: PQGen[T], wanted: Wait, seconds: float) -> PQGen[T]:
     """Go along with what psycopg does, until nothing comes for so many seconds."""
     heard = time.monotonic()
-    ready: Any = None
     try:
         while True:
-            ready = yield generator.send(ready)
+            ready = yield wanted
             if ready:
                 heard = time.monotonic()
             elif time.monotonic() > heard + seconds:  # asked every 0.1 s
                 raise NoAnswer(f"no answer for {seconds:g} s")
+            wanted = generator.send(ready)
     except StopIteration as end:
         result: T = end.value
         return result

@@ -185,8 +185,9 @@ def begin(connection: Connection) -> None:
     """
     driver: Any = connection.connection.dbapi_connection
     driver.is_in_transaction = True
-    driver.patience = connection.info["patience"]
-    if connection.info["is_pooled"]:
+    info = connection.info
+    driver.patience = info["patience"]
+    if info["is_pooled"]:
         if not driver.autocommit:
             connection.exec_driver_sql(SET_LOCAL)
         else:  # a query of the fast lane has no transaction; closing it rolls back
