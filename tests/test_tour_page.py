@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -72,6 +74,12 @@ async def stream() -> StreamingResponse:
 @api.post("/api/later")
 async def later(tasks: BackgroundTasks) -> None:
     tasks.add_task(print, "done later")
+
+
+@api.get("/api/much")
+def read_much(session: SessionDep) -> None:
+    for number in range(40):
+        session.connection().exec_driver_sql(f"SELECT '{number:01900}'")
 
 
 class Caller:
@@ -550,6 +558,29 @@ def test_a_start_on_another_address_says_so(tmp_path: Path) -> None:
     with httpx.stream("GET", local + "/tour/events") as pages:
         next(pages.iter_lines())
         server.stop()
+    assert server.logged("Finished server process")
+    assert not server.logged("Traceback")
+
+
+def test_ctrl_c_ends_it_whether_the_pages_are_read_or_not(
+    tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    project = copy_of_project(tmp_path / "project")
+    (project / "cards.py").write_text(CARDS.replace("FOLDER", str(tmp_path)))
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
+    server = serve(app="cards:app", project=project)
+    for _ in range(50):  # 4 MB to tell: more than the system takes for a client
+        assert server.client.get("/api/much").status_code == 200
+    request = f"GET /tour/events HTTP/1.1\r\nHost: localhost:{server.port}\r\n\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as not_read,
+        httpx.stream("GET", server.url + "/tour/events") as is_read,
+    ):
+        not_read.sendall(request.encode())
+        lines = is_read.iter_lines()
+        shown = itertools.islice((line for line in lines if "much" in line), 50)
+        assert len(list(shown)) == 50
+        server.stop(lambda process: process.send_signal(signal.SIGINT))
     assert server.logged("Finished server process")
     assert not server.logged("Traceback")
 

@@ -4,6 +4,7 @@ It promises that nobody but this machine gets them; that an open page keeps neit
 request nor the end of the server waiting; and that memory has a bound.
 """
 
+import asyncio
 import base64
 import hashlib
 import ipaddress
@@ -33,6 +34,7 @@ from tools.tour.tables import Watcher
 log = logging.getLogger("uvicorn.error")
 KEPT = 50  # requests
 TICK = 0.05  # seconds between two looks
+PATIENCE = 0.5  # seconds for a client to read the last of it
 REFUSAL = (
     "The tour is only for the machine that it runs on: open it there, at"
     " http://localhost and its port. The API itself is for everybody."
@@ -222,7 +224,25 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:
                 message["headers"].append((name.lower().encode(), value.encode()))
         await send(message)
 
-    await pages(scope, receive, send_safely)
+    goodbye = asyncio.create_task(hang_up(send))
+    try:
+        await pages(scope, receive, send_safely)
+    finally:
+        if not told_to_stop.is_set():
+            goodbye.cancel()
+
+
+async def hang_up(send: Send) -> None:
+    """Cut the connection of a client that reads no more while the server stops.
+
+    uvicorn itself would wait until everything that it has sent is read.
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    while transport is not None and not told_to_stop.is_set():
+        await sleep(TICK)
+    if transport is not None:
+        await sleep(PATIENCE)
+        transport.abort()
 
 
 def chosen_host() -> str:
