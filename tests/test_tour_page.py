@@ -179,6 +179,14 @@ class Tour:
             )
         )
 
+    def hide(self, *, is_hidden: bool) -> None:
+        """Hide or show the page, as another tab in front of it does."""
+        hidden = json.dumps({"value": is_hidden, "configurable": True})
+        self.browser.execute_script(
+            f"Object.defineProperty(document, 'hidden', {hidden});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+
     def resize(self, width: int, height: int) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.browser.execute_cdp_cmd(
@@ -498,6 +506,36 @@ def test_a_page_that_comes_back_gets_what_it_has_missed(tour: Tour) -> None:
     assert (missed["path"], missed["number"]) == ("/api/second", second["number"])
     everything = next(events(url, last="another-start-1"))
     assert everything["number"] < first["number"]
+
+
+def test_hidden_pages_leave_their_connections_to_others(tour: Tour) -> None:
+    browser = tour.browser
+    first = browser.current_window_handle
+    tour.open("/tour/accounts")
+    tour.until("all", "wrongpassword")
+    for path in ["/tour", "/tour/accounts"] * 4:  # six connections are all there are
+        browser.switch_to.new_window("tab")
+        tour.open(path)
+    tour.sign_up("hidden@example.com")
+    for tab in browser.window_handles:
+        if tab != first:
+            browser.switch_to.window(tab)
+            browser.close()
+    browser.switch_to.window(first)
+    tour.until("changed", "POST /api/users added 1 row to user.")
+    new = "document.querySelector('tr.new').innerText"
+    assert "hidden@example.com" in tour.script(new)
+
+
+def test_a_page_that_is_shown_again_gets_only_what_it_has_missed(tour: Tour) -> None:
+    tour.open()
+    tour.send("GET", "/api/before-it-is-hidden")
+    tour.until("title", "/api/before-it-is-hidden")
+    tour.hide(is_hidden=True)
+    tour.send("GET", "/api/while-it-is-hidden")
+    assert "/api/while-it-is-hidden" not in tour.text("list")
+    tour.hide(is_hidden=False)
+    tour.until("title", "/api/while-it-is-hidden")
 
 
 def test_a_thousand_requests_leave_fifty_on_the_page(tour: Tour) -> None:
