@@ -66,6 +66,11 @@ def find_card(pin: int, session: SessionDep) -> Card:
     return card
 
 
+@api.get("/notes/{note_id}")
+def read_note(note_id: int) -> int:
+    return note_id
+
+
 @api.get("/api/stream")
 async def stream() -> StreamingResponse:
     return StreamingResponse(iter(["one ", "two ", "three"]))
@@ -400,6 +405,24 @@ def test_every_kind_of_path_operation_is_told(tour: Tour) -> None:
     assert text == 'raise HTTPException(418, "elsewhere")'
     assert Path(file).read_text().splitlines()[number - 1].strip() == text
     assert not tour.server.logged("The tour cannot tell of this request")
+
+
+def test_a_route_is_told_wherever_it_is_but_what_browsers_ask_for_is_not(
+    tour: Tour,
+) -> None:
+    for path in ("/docs", "/openapi.json", "/favicon.ico", "/tour"):
+        tour.server.client.get(path)
+    docs = tour.server.client.get("/docs").text
+    (script,) = re.findall('src="([^"]+)"', docs)
+    assert tour.server.client.get(script).status_code == 200
+    tour.send("GET", "/notes/7")
+    paths = []
+    for event in events(tour.server.url + "/tour/events"):
+        paths.append(event["path"])
+        if event["path"] == "/notes/7":
+            break
+    hidden = {"/docs", "/openapi.json", "/favicon.ico", "/tour", script}
+    assert not hidden & set(paths)
 
 
 def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
