@@ -1,5 +1,6 @@
 """The pages /tour and /tour/accounts, in a real Chromium and as raw events."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -219,6 +220,16 @@ def wait_for(
     while not condition():
         assert time.monotonic() < deadline, found()
         time.sleep(0.05)
+
+
+def open_files(name: str) -> list[Path]:
+    """Give where any process has a file open."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(link.readlink()) == name:
+                found.append(link)
+    return found
 
 
 def events(url: str, last: str = "", kind: str = "request") -> Iterator[dict[str, Any]]:
@@ -521,6 +532,27 @@ def test_the_tables_are_live_and_what_somebody_sends_is_text(tour: Tour) -> None
     tour.until("list", "/api/<b>nowhere")
 
 
+@pytest.mark.sqlite
+def test_a_file_that_replaces_the_database_is_told_of_and_keeps_its_rows(
+    tour: Tour,
+) -> None:
+    file = Path(tour.server.database.removeprefix("sqlite:///"))
+    other = file.with_name("other.db")
+    stream = events(tour.server.url + "/tour/accounts/events", kind="tables")
+    next(stream)
+    tour.server.execute(f"VACUUM INTO '{other}'")
+    other.replace(file)
+    for ending in ("-wal", "-shm"):
+        file.with_name(file.name + ending).unlink(missing_ok=True)
+    tour.sign_up("replaced@example.com")
+    tour.server.client.get("/health")
+    said = next(one["says"] for one in stream if one["says"])
+    assert said == ["added 1 row to user"]
+    wait_for(lambda: not open_files(f"{file} (deleted)"))
+    query = "SELECT count(*) FROM \"user\" WHERE email = 'replaced@example.com'"
+    assert tour.server.rows(query) == [(1,)]
+
+
 def test_a_page_that_comes_back_gets_what_it_has_missed(tour: Tour) -> None:
     url = tour.server.url + "/tour/events"
     first = tour.send("GET", "/api/first")
@@ -604,6 +636,8 @@ def test_it_is_for_this_machine_only(tour: Tour, path: str) -> None:
         assert answer.status_code == 403, headers
         assert "only for the machine that it runs on" in answer.text
         assert "Access-Control-Allow-Origin" not in answer.headers
+    said = tour.server.log.read_text().count("asked for from elsewhere, and refused.")
+    assert said == 1, "once, not each time"
     elsewhere = {"Host": "evil.example.com", "X-Forwarded-For": "203.0.113.5"}
     answer = httpx.get(tour.server.url + "/health", headers=elsewhere)
     assert answer.status_code == 200, "the API goes on"

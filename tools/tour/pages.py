@@ -69,7 +69,7 @@ SAFE = {
 # One start of the server, so that a page knows when it was another.
 START = f"{os.getpid():x}{time.time_ns():x}"
 journeys: deque[Journey] = deque(maxlen=KEPT)
-counted = {"requests": 0, "changes": 0, "tables": 0}
+counted = {"requests": 0, "changes": 0, "tables": 0, "refused": 0}
 left: dict[str, Watcher] = {}  # by the last event that the page has got
 
 
@@ -230,6 +230,9 @@ def is_allowed(scope: Scope) -> bool:
 async def serve(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer what begins with /tour."""
     if not is_allowed(scope):
+        counted["refused"] += 1
+        if counted["refused"] == 1:
+            log.warning("/tour was asked for from elsewhere, and refused. %s", REFUSAL)
         response: Response = PlainTextResponse(REFUSAL, 403)
         response.headers.update(SAFE)
         await response(scope, receive, send)
@@ -264,7 +267,10 @@ async def hang_up(send: Send) -> None:
 
 
 def chosen_host() -> str:
-    """Give the --host that uvicorn was started with."""
+    """Give the --host that uvicorn was started with.
+
+    Others, such as `fastapi run`, do not tell: then the first refusal is logged.
+    """
     for index, argument in enumerate(sys.argv):
         if argument == "--host":
             return "".join(sys.argv[index + 1 : index + 2])
