@@ -60,14 +60,17 @@ def wrk(
     rate = re.search(r"Requests/sec: +([0-9.]+)", report)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
     failed = re.search(r"Socket errors: .+", report)
+    answers = re.search(r"(\d+) requests in ", report)
     errors = 0
-    if refused:
-        errors += int(refused[1])
     if failed:
         errors += sum(int(number) for number in re.findall(r"\d+", failed[0]))
-    if rate is None:
+    if rate is None or answers is None or int(answers[1]) == 0:
         return {"rate": 0.0, "errors": errors}
-    return {"rate": float(rate[1]), "errors": errors}
+    right = int(answers[1])
+    if refused:
+        errors += int(refused[1])
+        right -= int(refused[1])
+    return {"rate": float(rate[1]) * right / int(answers[1]), "errors": errors}
 
 
 def rate(contender: Contender, path: str, seconds: float) -> float:
