@@ -69,7 +69,7 @@ def fields_of(text: str) -> list[tuple[str, str]]:
     fields = []
     for part in text.split(boundary):
         head, *values = re.split(r"\r?\n\r?\n", part, maxsplit=1)
-        name = re.search(r"\bname=[\"']?([^\"';\r\n]+)", head)
+        name = re.search(r"\bname=[\"']?([^\"'\r\n]+)", head)
         if name and values:
             fields.append((name[1], values[0].strip("\r\n")))
     return fields
