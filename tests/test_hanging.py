@@ -288,13 +288,26 @@ def test_a_commit_that_waits_for_a_standby_holds_up_writers_alone_and_is_not_den
     assert "Traceback" not in app.log.read_text()
 
 
+def count_connections(app: Server) -> int:
+    """Count the clients that are connected: /proc/net/tcp has a line for each."""
+    end, established = f":{app.port:04X}", "01"
+    number = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        fields = line.split()
+        number += fields[1].endswith(end) and fields[3] == established
+    return number
+
+
 def test_sigterm_ends_a_server_whose_database_is_frozen(
     server: PostgreSQL, serve: Serve
 ) -> None:
     app = serve(url=new_database(server.url))
     ann = administrator(app, "ann")
-    with frozen(server), Crowd(app, everything(ann, "x")) as crowd:
-        time.sleep(0.5)
+    requests = everything(ann, "x")
+    with frozen(server), Crowd(app, requests) as crowd:
+        while count_connections(app) < len(requests):
+            time.sleep(0.05)
+        time.sleep(0.5)  # uvicorn has accepted them by now
         begun = time.monotonic()
         app.stop()
         assert time.monotonic() - begun < 12
