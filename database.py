@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlmodel import Session, func, select
 
-from core.engine import IN_MEMORY, engine, open_database, open_session, sessions
+from core.engine import IN_MEMORY, engine, open_database, open_session
 from core.reads import Rows, read
 from core.schema import create_or_extend_tables
 from core.settings import DATABASE
@@ -30,7 +30,7 @@ async def get_session(request: Request) -> AsyncIterator[Session]:
     the database's lock from its first query on, so what it reads is still true when it
     writes. A GET has no lock: let it only read.
     """
-    async with sessions.turn(request), open_session(request.method) as session:
+    async with open_session(request) as session:
         yield session
 
 

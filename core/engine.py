@@ -16,14 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlmodel import Session, create_engine
 
-from core import foreign_keys, postgresql
+from core import foreign_keys, outages, postgresql
 from core.errors import DatabaseUnavailable
 from core.postgresql import LOCK_TIMEOUT
 from core.queues import Queue
@@ -38,37 +39,41 @@ READ_ONLY = SQLITE and MODE == "ro"
 ON_LOOP = SQLITE and not IN_MEMORY
 
 
-OTHERS = 2  # the event loop's connection and the throttle's; of PostgreSQL's, one spare
+OTHERS = 1  # PostgreSQL: the throttle's; SQLite: the event loop's
 
 
 class Share(NamedTuple):
     """How many connections of a worker are for what; the rest of a crowd waits."""
 
-    sessions: int
+    writers: int
+    readers: int  # sessions that only read, so that they do not wait for writers
     reads: int
     scans: int  # read a whole table: few, so that they slow nobody else down
 
 
 def share_connections(size: int) -> Share:
-    """Divide what a worker may take of PostgreSQL's connections: of 20 it is 6, 10, 2.
+    """Divide what a worker may take of PostgreSQL's connections.
 
-    Half are for reads, which every request makes, three tenths for sessions, a tenth
-    for scans; each has one at least.
+    Of 20 it is 6, 2, 9 and 2. Most are for reads, which every request makes; each kind
+    of work has one at least.
     """
-    sessions = max(1, size * 3 // 10)
+    writers = max(1, size * 3 // 10)
+    readers = max(1, size // 10)
     scans = max(1, size // 10)
-    return Share(sessions, size - sessions - scans - OTHERS, scans)
+    return Share(writers, readers, size - writers - readers - scans - OTHERS, scans)
 
 
 if SQLITE:
     # It writes one at a time, and more threads than cores only wait for each other:
     # with 4 sessions a read has 0.85 of its rate.
-    SHARE = Share(sessions=2, reads=1 if ON_LOOP else 10, scans=2)
+    SHARE = Share(writers=2, readers=2, reads=1 if ON_LOOP else 10, scans=2)
 else:
     SHARE = share_connections(POOL_SIZE or 20)
-SESSIONS, READS, SCANS = SHARE
+WRITERS, READERS, READS, SCANS = SHARE
 # The event loop cannot wait as long, since everybody would.
 LOCK_TIMEOUT_ON_LOOP = 0.02
+SHORT_LOCK_TIMEOUT = 20  # ms, after somebody has waited in vain
+MAX_WAL = 8 * 1024 * 1024  # bytes; with no such reader it grows to about 4 MiB
 
 FileId = tuple[int, int] | None
 
@@ -124,6 +129,8 @@ def connect_sqlite() -> sqlite3.Connection:
     connection.file_id = file
     if not READ_ONLY:  # readers and a writer at once
         connection.execute("PRAGMA journal_mode = WAL")
+        # What somebody who reads for long has made grow shrinks again.
+        connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL}")
     connection.execute("PRAGMA synchronous = FULL")  # what was answered is on the disk
     connection.execute("PRAGMA foreign_keys = ON")
     # SQLite's own lower() knows A to Z alone.
@@ -161,6 +168,7 @@ engine = make_engine()
 # The same connections; what differs is how a transaction begins.
 reading_engine = engine.execution_options(begin="BEGIN")
 autocommit_engine = engine.execution_options(isolation_level="AUTOCOMMIT", begin="")
+BEGIN_WRITING = "BEGIN IMMEDIATE"
 
 
 @event.listens_for(engine, "handle_error")
@@ -202,9 +210,29 @@ if SQLITE:
     def begin_sqlite(connection: Connection) -> None:
         """Take the write lock first: a reader that starts to write may find it gone."""
         options = connection.get_execution_options()
-        begin = options.get("begin", "BEGIN IMMEDIATE")
-        if begin:
+        begin = options.get("begin", BEGIN_WRITING)
+        if begin == BEGIN_WRITING:
+            take_write_lock(connection)
+        elif begin:
             connection.exec_driver_sql(begin)
+
+    def take_write_lock(connection: Connection) -> None:
+        """Wait for the lock; but not in a crowd, one after the other, for seconds."""
+        driver: Any = connection.connection.dbapi_connection
+        is_short = outages.lock.is_on()
+        if is_short:
+            driver.execute(f"PRAGMA busy_timeout = {SHORT_LOCK_TIMEOUT}")
+        try:
+            connection.exec_driver_sql(BEGIN_WRITING)
+        except OperationalError:
+            outages.lock.begin()
+            raise
+        else:
+            outages.lock.is_over()
+        finally:
+            if is_short:
+                milliseconds = int(lock_timeout.seconds * 1000)
+                driver.execute(f"PRAGMA busy_timeout = {milliseconds}")
 
     @event.listens_for(engine, "checkout")
     def check_file(
@@ -225,18 +253,26 @@ else:
     postgresql.install(engine)
 
 
-sessions = Queue(SESSIONS, 30, DatabaseUnavailable)
+writers = Queue(WRITERS, 30, DatabaseUnavailable, outages.writing)
+readers = Queue(READERS, 30, DatabaseUnavailable)
 
 
 @contextlib.asynccontextmanager
-async def open_session(method: str) -> AsyncIterator[Session]:
-    """Open a session for a request; for a GET it takes no write lock.
+async def open_session(request: Request) -> AsyncIterator[Session]:
+    """Wait for a turn, and open a session; for a GET it takes no write lock."""
+    bind, queue = engine, writers
+    if request.method == "GET":
+        bind, queue = reading_engine, readers
+    async with queue.turn(request), open_session_now(bind) as session:
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def open_session_now(bind: Engine) -> AsyncIterator[Session]:
+    """Open a session.
 
     Raises 503 if the file was replaced meanwhile: what it wrote may be in the old one.
     """
-    bind = engine
-    if method == "GET":
-        bind = reading_engine
     file = file_id()
     # Objects keep their values after a commit, so they need no refresh().
     session = Session(bind, expire_on_commit=False)
@@ -256,8 +292,7 @@ def ender(connection: Connection) -> Callable[[], None]:
     driver: Any = connection.connection.driver_connection
     if SQLITE:
         return partial(interrupt, driver)
-    end: Callable[[], None] = driver.cancel_safe
-    return end
+    return partial(postgresql.cancel, driver)
 
 
 def interrupt(connection: sqlite3.Connection) -> None:

@@ -157,6 +157,13 @@ class DatabaseUnavailable(ComeAgain):
         super().__init__(1)
 
 
+class UnknownOutcome(DatabaseUnavailable):
+    text = (
+        "The database did not say whether this was stored. Look before you send it"
+        " again."
+    )
+
+
 # ---- What goes wrong without being raised here: bad input, the database, mistakes ----
 
 
@@ -257,6 +264,8 @@ async def explain_database(_request: Request, error: Exception) -> JSONResponse:
         reason = str(getattr(error, "orig", error)).partition("\n")[0]
         logging.getLogger("uvicorn.error").error("database: %s", reason)
         unavailable = DatabaseUnavailable()
+        if type(getattr(error, "orig", None)).__name__ == "UnknownOutcome":
+            unavailable = UnknownOutcome()  # core/patience.py, which needs psycopg
         return JSONResponse(
             {"detail": unavailable.detail}, unavailable.status, unavailable.headers
         )

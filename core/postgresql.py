@@ -1,36 +1,53 @@
 """PostgreSQL: how a connection is opened, also to a pooler such as PgBouncer.
 
 It promises that a start waits for a server that is not there yet, and ends where
-waiting is in vain; that time-outs and UTC hold in every transaction; and that nothing
-else is left in a connection that a pooler may hand to others. Nothing else needs you to
-read this.
+waiting is in vain; that time-outs and UTC hold in every transaction; that nothing else
+is left in a connection that a pooler may hand to others; and that a connection to a
+server which does not answer, or may no longer be written, is given up. Nothing else
+needs you to read this.
 """
 
+import contextlib
 import logging
+import math
 import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, event, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from core import outages
 from core.settings import DATABASE, exit_with
 
 log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 
-LOCK_TIMEOUT = 4  # seconds, then the answer is 503
+# Seconds, then the answer is 503.
+LOCK_TIMEOUT = 4
+STATEMENT_TIMEOUT = 7
+PATIENCE = STATEMENT_TIMEOUT + 1  # the server would have ended it, if it were alive
 SETTINGS = {
     "timezone": "UTC",
-    "statement_timeout": "10s",
+    "statement_timeout": f"{STATEMENT_TIMEOUT}s",
     "lock_timeout": f"{LOCK_TIMEOUT}s",
+    # Ours may be cut off or frozen: then its locks must not stay for ever.
+    "idle_in_transaction_session_timeout": "60s",
 }
+# Nor its connections; to a pooler they are no concern of ours.
+SERVER_KEEPALIVES = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+READ_ONLY_TRANSACTION = "25006"
+CANCEL_SECONDS = 2
+NOT_NOW = "not answered a moment ago"
 START_SECONDS = 30  # that a start waits for the server
 # How PgBouncer, Neon's and Supabase's poolers answer `options` at the start of a
 # connection (github.com/pgbouncer/pgbouncer/issues/875).
@@ -38,9 +55,9 @@ REFUSED = "unsupported startup parameter"
 options_are_refused = threading.Event()
 # What passes though the server answers: a pooler without its server, and a server
 # whose connections are all taken by the workers that are being replaced; a standby
-# that is about to become what target_session_attrs asks for. The last two are psycopg's
-# own words for a host that is not there: to ask it once more would hold Python up, and
-# uvicorn ends a worker that says nothing for 5 s.
+# that is about to become what target_session_attrs asks for. The last ones are said of
+# a host that is not there: to ask it once more would hold Python up, and uvicorn ends a
+# worker that says nothing for 5 s.
 BUSY = (
     "cannot connect to server",
     "server login has been failing",
@@ -49,6 +66,8 @@ BUSY = (
     "server is in hot standby mode",
     "connection timeout expired",
     "failed to resolve host",
+    "no answer for",
+    NOT_NOW,
 )
 # What does not pass though libpq says that nobody has answered.
 WRONG = ("does not support SSL", "certificate")
@@ -58,20 +77,31 @@ def missing_settings(options: str) -> dict[str, str]:
     """Give our settings but for those that the URL's `options` have: theirs count."""
     found = re.findall(r"(?:-c\s*|--)([\w.-]+)\s*=", options)
     theirs = {name.replace("-", "_").lower() for name in found}
-    return {name: value for name, value in SETTINGS.items() if name not in theirs}
+    ours = SETTINGS | SERVER_KEEPALIVES
+    return {name: value for name, value in ours.items() if name not in theirs}
 
 
 OPTIONS = DATABASE.parameters.get("options", "")
 OUR_SETTINGS = missing_settings(OPTIONS)
 OUR_OPTIONS = " ".join(f"-c {name}={value}" for name, value in OUR_SETTINGS.items())
 SET_LOCAL = "; ".join(
-    f"SET LOCAL {name} = '{value}'" for name, value in OUR_SETTINGS.items()
+    f"SET LOCAL {name} = '{value}'"
+    for name, value in OUR_SETTINGS.items()
+    if name in SETTINGS
 )
 
+# Of several hosts each takes its time.
+CONNECT_TIMEOUT = "2" if "," in DATABASE.parameters.get("host", "") else "3"
 # What the URL has of these counts instead.
 PARAMETERS = {
-    "connect_timeout": "3",
+    "connect_timeout": CONNECT_TIMEOUT,
     "client_encoding": "utf8",
+    # Where the server's host is cut off, the connection ends within 10 s, also one that
+    # waits for the end of a long query.
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "8000",  # ms
     **DATABASE.parameters,
 }
 
@@ -82,6 +112,21 @@ def connect(
     _arguments: object,
     parameters: dict[str, Any],
 ) -> Any:
+    """Open a connection, unless somebody has just waited for one in vain."""
+    if outages.silence.is_on():
+        raise dialect.loaded_dbapi.OperationalError(NOT_NOW)
+    begun = time.monotonic()
+    try:
+        return connect_anyway(dialect, record, parameters)
+    except dialect.loaded_dbapi.OperationalError:
+        if time.monotonic() - begun > 1:  # else it was refused, which costs nobody time
+            outages.silence.begin()
+        raise
+
+
+def connect_anyway(
+    dialect: Dialect, record: ConnectionPoolEntry, parameters: dict[str, Any]
+) -> Any:
     """Open a connection, and look whether it leads to a pooler.
 
     Directly, the settings go with the connection. A pooler in transaction mode gives
@@ -89,22 +134,37 @@ def connect(
     be missing in the next and be there for strangers. So behind any pooler nothing is
     prepared, and `begin`, below, makes the settings a part of each transaction.
     """
+    from core import patience  # it needs psycopg
+
     ours = {**parameters, "options": f"{OUR_OPTIONS} {OPTIONS}"}
     if options_are_refused.is_set():
         ours = parameters
     connection: Any
     try:
-        connection = dialect.connect(**ours)
+        connection = patience.Connection.connect(**ours)
     except dialect.loaded_dbapi.OperationalError as error:
         if REFUSED not in str(error):
             raise
         options_are_refused.set()  # the next connection need not ask
-        connection = dialect.connect(**parameters)
+        connection = patience.Connection.connect(**parameters)
     is_pooled = options_are_refused.is_set() or not is_direct(connection)
     if is_pooled:
         connection.prepare_threshold = None
     record.info["is_pooled"] = is_pooled
+    record.info["patience"] = find_patience(connection)
+    record.info["opened"] = time.monotonic()
     return connection
+
+
+def find_patience(connection: Any) -> float:
+    """Give how many seconds of silence in a query mean that nobody is there."""
+    if "statement_timeout" in OUR_SETTINGS:
+        return PATIENCE
+    found = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"
+    connection.autocommit = True
+    (milliseconds,) = connection.execute(found).fetchone()
+    connection.autocommit = False
+    return int(milliseconds) / 1000 + 1 if milliseconds != "0" else math.inf
 
 
 def is_direct(connection: Any) -> bool:
@@ -119,19 +179,52 @@ def is_direct(connection: Any) -> bool:
 
 
 def begin(connection: Connection) -> None:
-    """Set in a transaction what could not be set for the connection."""
-    if not connection.info["is_pooled"]:
-        return
+    """Set in a transaction what could not be set for the connection.
+
+    An engine's option `seconds` gives its queries more time; 0 is for ever.
+    """
     driver: Any = connection.connection.dbapi_connection
-    if not driver.autocommit:
-        connection.exec_driver_sql(SET_LOCAL)
-    else:  # a query of the fast lane, which has no transaction; closing it rolls back
-        connection.exec_driver_sql(f"BEGIN; {SET_LOCAL}")
+    driver.is_in_transaction = True
+    info = connection.info
+    driver.patience = info["patience"]
+    if info["is_pooled"]:
+        if not driver.autocommit:
+            connection.exec_driver_sql(SET_LOCAL)
+        else:  # a query of the fast lane has no transaction; closing it rolls back
+            connection.exec_driver_sql(f"BEGIN; {SET_LOCAL}")
+    seconds = connection.get_execution_options().get("seconds")
+    if seconds is not None:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{seconds}s'")
+        driver.patience = seconds or math.inf
+
+
+def end(connection: Any, *_: object) -> None:
+    connection.is_in_transaction = False
+
+
+def leave_read_only_server(context: ExceptionContext) -> None:
+    """Open other connections, for readers too: the primary may be another host now.
+
+    Not a second time within a second, where a crowd tries to write in vain.
+    """
+    sqlstate = getattr(context.original_exception, "sqlstate", None)
+    if sqlstate == READ_ONLY_TRANSACTION and context.connection is not None:
+        age = time.monotonic() - context.connection.info["opened"]
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = age > 1
+
+
+def cancel(connection: Any) -> None:
+    """End a connection's query, from another thread."""
+    with contextlib.suppress(connection.Error):
+        connection.cancel_safe(timeout=CANCEL_SECONDS)
 
 
 def install(engine: Engine) -> None:
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "begin", begin)
+    event.listen(engine, "reset", end)
+    event.listen(engine, "handle_error", leave_read_only_server)
 
 
 # ---- The start. ----
@@ -198,7 +291,7 @@ def explain_encoding(setting: str, found: str) -> str:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end what waits: uvicorn's handlers only take a note."""
     handlers: dict[int, Any] = {}

@@ -21,6 +21,7 @@ from fastapi import Request
 from starlette.types import Message
 
 from core import errors
+from core.outages import Outage, silence
 
 T = TypeVar("T")
 AT_THE_END = 2  # seconds to wait for what a request still needs while the server stops
@@ -43,11 +44,13 @@ class Queue:
         places: int,
         seconds: float,
         refusal: type[errors.Refusal],
+        outage: Outage = silence,
         line_length: float = math.inf,
     ) -> None:
         self.free = places
         self.seconds = seconds  # that one waits at most
         self.refusal = refusal  # for those who waited as long as that
+        self.outage = outage  # while it is on, nobody has a turn
         self.line_length = line_length
         self.lines: dict[str, list[Waiter]] = {}  # the first line has the next turn
         self.busy: set[str | None] = set()
@@ -58,7 +61,8 @@ class Queue:
     ) -> AsyncIterator[None]:
         """Wait for a turn; of those with one key, one at a time has it.
 
-        Raises 429 if the line is too long, and the queue's refusal after its seconds.
+        Raises 429 if the line is too long, the queue's refusal after its seconds, and
+        503 if the database has just let somebody wait in vain.
         """
         waiter = Waiter(client_network(request), key, Event())
         line = self.lines.get(waiter.address, [])
@@ -73,6 +77,8 @@ class Queue:
                     await waiter.called.wait()
                 if scope.cancelled_caught:
                     raise self.refusal
+            if self.outage.is_on():
+                raise errors.DatabaseUnavailable
             yield
         finally:
             self.leave(waiter)

@@ -22,6 +22,7 @@ from core.engine import (
     autocommit_engine,
     ender,
     loop_connection,
+    reading_engine,
 )
 from core.queues import Queue, run_in_thread, until_over
 
@@ -30,6 +31,7 @@ SCAN_SECONDS = 10
 Rows = list[dict[str, Any]]
 reading_threads = CapacityLimiter(READS)
 scanning_threads = CapacityLimiter(SCANS)
+scanning_engine = reading_engine.execution_options(seconds=SCAN_SECONDS)
 scans = Queue(SCANS, SCAN_SECONDS, errors.SearchTooLong)
 
 
@@ -72,7 +74,7 @@ class EndableQuery:
         self.end: Callable[[], None] = do_nothing
 
     def run(self, statement: Executable, parameters: dict[str, Any]) -> Rows:
-        with autocommit_engine.connect() as connection:
+        with scanning_engine.connect() as connection:
             self.end = ender(connection)
             # It is closed instead of used again: an end that comes a moment too late
             # would end somebody else's query.

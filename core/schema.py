@@ -96,11 +96,11 @@ def begin_alone(engine: Engine) -> Iterator[Connection]:
     with contextlib.ExitStack() as stack:
         try:
             lock_folder(stack)
+            engine = engine.execution_options(seconds=0)  # as long as others' starts
             if READ_ONLY:  # it has no write lock to begin with
                 engine = engine.execution_options(begin="BEGIN")
             connection = stack.enter_context(engine.begin())
             if engine.dialect.name == "postgresql":
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(0)"))
                 connection.execute(text(f"SET LOCAL lock_timeout = '{TABLE_TIMEOUT}'"))

@@ -18,7 +18,7 @@ from fastapi import Request
 from sqlalchemy.orm import aliased
 from sqlmodel import Integer, Session, bindparam, col, delete, func, select
 
-from core import errors, journal
+from core import errors, journal, outages
 from core.engine import engine
 from core.queues import Queue, client_network, run_in_thread
 from core.reads import read
@@ -27,7 +27,8 @@ from models import MAX_PASSWORD, Token, User, UserPublic, WrongPassword, now
 
 # A hash takes a core for 0.2 s: in the event loop it would stop everybody.
 CORES = os.cpu_count() or 1
-hashing = Queue(CORES, 30, errors.TooBusy, line_length=100)
+# Nothing is hashed in vain: whoever hashes wants to write.
+hashing = Queue(CORES, 30, errors.TooBusy, outages.writing, line_length=100)
 hashing_threads = CapacityLimiter(CORES)
 storing_threads = CapacityLimiter(1)
 

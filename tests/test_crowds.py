@@ -219,7 +219,7 @@ def test_a_server_that_ignores_a_signal_goes_on_ignoring_it(tmp_path: Path) -> N
     assert (run.stdout, run.stderr) == ("it goes on\n", "")
 
 
-@pytest.mark.parametrize("queue", [security.hashing, engine.sessions, reads.scans])
+@pytest.mark.parametrize("queue", [security.hashing, engine.writers, reads.scans])
 def test_who_has_waited_too_long_is_told_to_come_again(
     root: Person, monkeypatch: pytest.MonkeyPatch, queue: Queue
 ) -> None:
@@ -228,7 +228,7 @@ def test_who_has_waited_too_long_is_told_to_come_again(
     request: dict[str, Any] = {"method": "GET", "path": "/users?count=true"}
     if queue is security.hashing:
         request = {"method": "POST", "path": "/users", "json": sign_up("late")}
-    elif queue is engine.sessions:
+    elif queue is engine.writers:
         request = {"method": "POST", "path": "/logout"}
     answer = root(**request)
     assert (answer.status_code, list(answer.json())) == (503, ["detail"])
@@ -240,7 +240,7 @@ def test_who_has_waited_too_long_is_told_to_come_again(
 def test_who_comes_while_the_server_stops_waits_for_a_moment_only(
     ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.sessions, "free", 0)
+    monkeypatch.setattr(engine.writers, "free", 0)
     monkeypatch.setattr(queues, "AT_THE_END", 0.1)
     queues.told_to_stop.set()
     try:
@@ -281,6 +281,29 @@ def test_a_locked_database_holds_up_nobody_who_only_reads(
     assert crowd.statuses() == {503: 20}
     for answer in crowd.answers:
         assert int(answer.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.sqlite
+def test_a_crowd_of_writers_at_a_locked_file_does_not_wait_one_after_the_other(
+    serve: Serve,
+) -> None:
+    server = serve(app="tools.bench.notes:app")
+    ann = Person(server.client, "ann")
+    assert ann("POST", "/notes", json={"text": "x"}).status_code == 201
+    begun = time.monotonic()
+    with locked(server), Crowd(50, "POST", server.url + "/api/users") as crowd:
+        assert len(ann("GET", "/notes").json()) == 1, "in a session that only reads"
+        assert len(crowd.answers) < 50, "the crowd still waits"
+        for thread in crowd.threads:
+            thread.join()
+        assert time.monotonic() - begun < 10, "two at a time would take 100 s"
+        assert crowd.statuses() == {503: 50}
+        wrong = {"username": ann.email, "password": "wrong"}
+        answer = server.client.post("/api/login", data=wrong)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    for name in ("free", "again"):
+        created = server.client.post("/api/users", json=sign_up(name))
+        assert created.status_code == 201
 
 
 def test_clients_that_have_gone_wait_for_no_session(serve: Serve, gate: Gate) -> None:

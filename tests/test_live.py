@@ -322,6 +322,27 @@ def test_after_a_clean_stop_the_file_is_alone_and_holds_everything(
 
 
 @pytest.mark.sqlite
+def test_a_wal_that_somebody_who_read_for_long_made_grow_shrinks_again(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve()
+    wal = tmp_path / "app.db-wal"
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+        other.execute("PRAGMA wal_autocheckpoint = 0")
+        other.execute("CREATE TABLE filling (bytes)")
+        with closing(sqlite3.connect(tmp_path / "app.db")) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM user").fetchall()
+            for _ in range(40):
+                other.execute("INSERT INTO filling VALUES (zeroblob(1000000))")
+            person(server)
+            assert wal.stat().st_size > 40_000_000
+    for name in range(3):
+        assert server.client.post("/api/users", json=sign_up(name)).status_code == 201
+    assert wal.stat().st_size < 10_000_000
+
+
+@pytest.mark.sqlite
 def test_only_the_owner_can_read_the_file_and_its_companions(
     serve: Serve, tmp_path: Path
 ) -> None:

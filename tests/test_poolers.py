@@ -181,7 +181,7 @@ def test_each_transaction_has_its_time_outs(app: Server, pooler: Pooler) -> None
         finally:
             other.execute("DROP FUNCTION record CASCADE")
         names = other.execute("SELECT name FROM \"user\" WHERE email LIKE 'recorded%'")
-        assert Counter(names) == {("10s 4s UTC",): 10}
+        assert Counter(names) == {("7s 4s UTC",): 10}
 
 
 def test_a_locked_table_holds_no_reader_for_ever(

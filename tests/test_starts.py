@@ -246,7 +246,7 @@ def test_options_of_the_url_are_kept_and_count_more_than_ours(
     )
     assert run.stdout == "['1min', '4s', 'UTC', 'x']\n"
     run = start_code(tmp_path, code, url, PGOPTIONS="-c lock_timeout=0")
-    assert run.stdout == "['10s', '0', 'UTC', '']\n"
+    assert run.stdout == "['7s', '0', 'UTC', '']\n"
 
 
 def test_tables_are_made_where_the_url_says(tmp_path: Path, postgresql: str) -> None:

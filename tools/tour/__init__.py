@@ -4,6 +4,7 @@ On the page /tour, the tables on /tour/accounts, and as a tree in this terminal.
 are dots. The times are in the answer, too: Server-Timing (w3.org/TR/server-timing).
 """
 
+import re
 import time
 
 from starlette.types import Message, Receive, Scope, Send
@@ -23,6 +24,10 @@ from tools.tour import pages, tree
 from tools.tour.journey import MAX_KEPT, Journey, Steps, current
 
 __all__ = ["app"]
+# What browsers ask for by themselves, to show /docs.
+NOT_SHOWN = re.compile(
+    r"/(docs|redoc|static-offline-docs|openapi\.json|favicon\.ico)(/|$)"
+)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +40,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     elif path == "/tour" or path.startswith("/tour/"):
         await pages.serve(scope, receive, send)
     else:
-        await guide(scope, receive, send, is_shown=path.startswith("/api"))
+        await guide(scope, receive, send, is_shown=not NOT_SHOWN.match(path))
 
 
 async def guide(scope: Scope, receive: Receive, send: Send, *, is_shown: bool) -> None:

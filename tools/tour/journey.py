@@ -35,7 +35,7 @@ HERE = str(Path(__file__).parent)
 INSTALLED = tuple(sysconfig.get_paths().values())
 MAX_KEPT = 256 * 1024  # bytes of a body
 MAX_STATEMENTS = 200
-MAX_ROWS = 20  # of one statement with many
+MAX_ROWS = 20  # of one statement with many, and of what is wrong with a body
 
 
 class Place(NamedTuple):
@@ -116,7 +116,7 @@ class Journey:
                 made = veil.veil(value.model_dump(exclude_unset=True))
                 what = f"{name} = {type(value).__name__} {made}"
                 self.checks.append(self.hide(what))
-        for wrong in data.errors or ():
+        for wrong in (data.errors or ())[:MAX_ROWS]:
             self.wrong.append(wrong)
             message = f"wrong: {wrong['loc']} {wrong['msg']}"
             self.checks.append(self.hide(message))
@@ -129,8 +129,8 @@ class Journey:
     @property
     def secrets(self) -> list[str]:
         """Find what this request has sent that nobody may see."""
-        _, found = veil.read(self.sent)
-        _, in_query = veil.scrub_query(self.scope["query_string"].decode("latin-1"))
+        found = veil.find_secrets(self.sent)
+        _, in_query = veil.read_query(self.scope["query_string"].decode("latin-1"))
         in_path = veil.secrets_in(self.scope.get("path_params", {}))
         for name, value in self.scope["headers"]:
             if veil.is_secret(name.decode("latin-1")):

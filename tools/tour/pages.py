@@ -4,6 +4,7 @@ It promises that nobody but this machine gets them; that an open page keeps neit
 request nor the end of the server waiting; and that memory has a bound.
 """
 
+import asyncio
 import base64
 import hashlib
 import ipaddress
@@ -32,7 +33,9 @@ from tools.tour.tables import Watcher
 
 log = logging.getLogger("uvicorn.error")
 KEPT = 50  # requests
+MAX_LEFT = 20  # pages that are hidden, or were closed
 TICK = 0.05  # seconds between two looks
+PATIENCE = 0.5  # seconds for a client to read the last of it
 REFUSAL = (
     "The tour is only for the machine that it runs on: open it there, at"
     " http://localhost and its port. The API itself is for everybody."
@@ -66,7 +69,8 @@ SAFE = {
 # One start of the server, so that a page knows when it was another.
 START = f"{os.getpid():x}{time.time_ns():x}"
 journeys: deque[Journey] = deque(maxlen=KEPT)
-counted = {"requests": 0, "changes": 0}
+counted = {"requests": 0, "changes": 0, "tables": 0, "refused": 0}
+left: dict[str, Watcher] = {}  # by the last event that the page has got
 
 
 def publish(journey: Journey) -> None:
@@ -92,9 +96,15 @@ def payload(journey: Journey) -> str:
     return journey.payload
 
 
+def last_event(request: Request) -> str:
+    """Give the id of the last event that a page has got, if it comes back."""
+    in_url = request.query_params.get("last", "")
+    return request.headers.get("last-event-id", in_url)  # which is the newer one
+
+
 def last_seen(request: Request) -> int:
     """Tell up to where a page that comes back knows everything."""
-    start, _, version = request.headers.get("last-event-id", "").partition("-")
+    start, _, version = last_event(request).partition("-")
     if start == START and version.isdigit():
         return int(version)
     return 0
@@ -132,10 +142,12 @@ async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
 
 
 @pages.get("/tour/accounts/events", response_class=EventSourceResponse)
-async def account_events() -> AsyncIterator[ServerSentEvent]:
+async def account_events(request: Request) -> AsyncIterator[ServerSentEvent]:
     """Tell what is in the tables whenever somebody has written, whoever it was."""
-    watcher = Watcher()
-    seen = counted["changes"]
+    # A page that was hidden goes on from what it shows, so that the news is marked.
+    watcher = left.pop(last_event(request), None)
+    if watcher is None:
+        watcher = Watcher(seen=counted["changes"])
     try:
         yield ServerSentEvent(event="start", raw_data=START, retry=500)
         while not told_to_stop.is_set():
@@ -147,17 +159,24 @@ async def account_events() -> AsyncIterator[ServerSentEvent]:
                 log.debug("the tour cannot read the tables now: %s", error)
                 watcher.close()
             if tables is not None:
+                watcher.event_id = ""
                 # The row is there a moment before its request has its answer.
                 await wait(2 * TICK)
-                who = who_wrote(seen)
-                seen = counted["changes"]
+                who = who_wrote(watcher.seen)
+                watcher.seen = counted["changes"]
+                counted["tables"] += 1
+                watcher.event_id = f"{START}-{counted['tables']}"
                 says = [one for table in tables for one in table.pop("says")]
                 data = {"tables": tables, "who": who, "says": says}
-                yield ServerSentEvent(event="tables", data=data)
+                yield ServerSentEvent(event="tables", data=data, id=watcher.event_id)
             took = time.perf_counter() - began
             await wait(0.15 + 5 * took)
     finally:
         watcher.close()
+        if watcher.event_id:
+            left[watcher.event_id] = watcher
+        for event_id in list(left)[:-MAX_LEFT]:
+            del left[event_id]
 
 
 def who_wrote(seen: int) -> str:
@@ -211,6 +230,9 @@ def is_allowed(scope: Scope) -> bool:
 async def serve(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer what begins with /tour."""
     if not is_allowed(scope):
+        counted["refused"] += 1
+        if counted["refused"] == 1:
+            log.warning("/tour was asked for from elsewhere, and refused. %s", REFUSAL)
         response: Response = PlainTextResponse(REFUSAL, 403)
         response.headers.update(SAFE)
         await response(scope, receive, send)
@@ -222,11 +244,33 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:
                 message["headers"].append((name.lower().encode(), value.encode()))
         await send(message)
 
-    await pages(scope, receive, send_safely)
+    goodbye = asyncio.create_task(hang_up(send))
+    try:
+        await pages(scope, receive, send_safely)
+    finally:
+        if not told_to_stop.is_set():
+            goodbye.cancel()
+
+
+async def hang_up(send: Send) -> None:
+    """Cut the connection of a client that reads no more while the server stops.
+
+    uvicorn itself would wait until everything that it has sent is read.
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is None:  # another server than uvicorn
+        return
+    while not told_to_stop.is_set():
+        await wait(1)
+    await sleep(PATIENCE)
+    transport.abort()
 
 
 def chosen_host() -> str:
-    """Give the --host that uvicorn was started with."""
+    """Give the --host that uvicorn was started with.
+
+    Others, such as `fastapi run`, do not tell: then the first refusal is logged.
+    """
     for index, argument in enumerate(sys.argv):
         if argument == "--host":
             return "".join(sys.argv[index + 1 : index + 2])

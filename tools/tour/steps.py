@@ -7,7 +7,7 @@ from typing import Any
 
 from core.journal import printable
 from tools.tour import code, veil
-from tools.tour.journey import Journey, Place, Statement
+from tools.tour.journey import MAX_ROWS, Journey, Place, Statement
 from tools.tour.tree import body_name
 
 TITLES = (
@@ -21,6 +21,7 @@ TITLES = (
 )
 DONE, STOPPED, NOT = "done", "stopped", "not"
 LONGEST = 2_000  # characters of a text
+MAX_INDENT = 20  # of JSON: the time goes with the depth
 HEADERS = ("content-type", "authorization", "cookie")
 ANSWERED = ("location", "link", "x-total-count", "www-authenticate", "retry-after")
 
@@ -67,7 +68,7 @@ class Telling:
             return "Its traceback is in the terminal." if self.stop else ""
         if isinstance(detail, list):
             reasons = []
-            for wrong in detail:
+            for wrong in detail[:MAX_ROWS]:
                 if isinstance(wrong, dict):
                     where = ".".join(str(part) for part in wrong.get("loc", ())[1:])
                     reasons.append(f"{where}: {wrong.get('msg', '')}".strip(": "))
@@ -84,16 +85,15 @@ class Telling:
             value = veil.parse(body)
             if isinstance(value, str) and not body.startswith(b'"'):
                 return value
-            value = veil.scrub(value, self.secrets)
             if isinstance(value, list) and len(value) > 5:
                 more = f"and {len(value) - 5} more"
                 value = [*value[:5], more]
-            return self.safe(layout(value))
+            return self.safe(layout(veil.veil(value)))
         except RecursionError:
             return "nested too deeply to be shown"
 
     def path(self) -> str:
-        query, _ = veil.scrub_query(self.scope["query_string"].decode("latin-1"))
+        query, _ = veil.read_query(self.scope["query_string"].decode("latin-1"))
         path = self.safe(self.scope["path"])
         return path + (f"?{self.safe(query)}" if query else "")
 
@@ -345,6 +345,8 @@ def layout(value: Any, indent: str = "") -> str:
     """Write JSON on as few lines as fit on a page."""
     text = json.dumps(value, ensure_ascii=False)
     if len(indent + text) <= 90 or not isinstance(value, dict | list) or not value:
+        return text
+    if len(indent) > MAX_INDENT:
         return text
     inner = f"{indent}  "
     if isinstance(value, list):

