@@ -174,11 +174,12 @@ def become(
     if any(name.startswith("COVERAGE_PROCESS") for name in settings):
         import coverage
 
-        coverage.process_startup()
-    import uvicorn._subprocess
+        coverage.process_startup()  # the workers that it starts measure themselves
+    else:
+        import uvicorn._subprocess
 
-    fork: Any = get_context("fork")
-    uvicorn._subprocess.spawn = fork  # workers cost as little
+        fork: Any = get_context("fork")
+        uvicorn._subprocess.spawn = fork  # its workers cost as little as it does
     try:
         if kind == "-m":
             sys.argv = rest
