@@ -147,7 +147,8 @@ def connect_anyway(
             raise
         options_are_refused.set()  # the next connection need not ask
         connection = patience.Connection.connect(**parameters)
-    is_pooled = options_are_refused.is_set() or not is_direct(connection)
+    # It is asked in any case: a pooler may answer whose server does not.
+    is_pooled = not is_direct(connection) or options_are_refused.is_set()
     if is_pooled:
         connection.prepare_threshold = None
     record.info["is_pooled"] = is_pooled

@@ -72,7 +72,7 @@ def test_a_new_password_is_the_only_one_and_ends_every_token(
         (("", ""), "All fields are required."),
         (("x" * 73, "x" * 73), "72 bytes"),
         (("a\0b", "a\0b"), "cannot be stored"),
-        ((NEW, NEW + "x"), "These are two passwords"),
+        ((NEW, NEW + "x"), "The two passwords differ"),
     ],
 )
 def test_a_password_that_a_sign_up_would_refuse_changes_nothing(
@@ -112,7 +112,7 @@ def test_nobody_waits_while_somebody_types(
     ("email", "told"),
     [
         ("nobody@example.com", "Nobody has signed up as nobody@example.com yet"),
-        ("nobody", "'nobody' is no email address"),
+        ("nobody", "'nobody' is not an email address"),
     ],
 )
 def test_a_wrong_address_is_told_what_to_do(

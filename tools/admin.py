@@ -26,7 +26,7 @@ def ask_password() -> str:
     except (EOFError, KeyboardInterrupt):
         raise SystemExit("\nNothing was changed.") from None
     if password != again:
-        raise SystemExit("These are two passwords. Nothing was changed: try again.")
+        raise SystemExit("The two passwords differ. Nothing was changed: try again.")
     try:
         UserUpdate.model_validate({"password": password})
     except ValidationError as error:
@@ -39,7 +39,7 @@ def find_user(session: Session, text: str) -> User:
     """Find the account that somebody logs in to with an address."""
     email = normal_address(text)
     if email is None:
-        raise SystemExit(f"{text!r} is no email address, such as name@example.com.")
+        raise SystemExit(f"{text!r} is not an email address like name@example.com.")
     statement = select(User).where(User.email == email).with_for_update()
     user = session.exec(statement).first()
     if user is None:

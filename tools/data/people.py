@@ -87,7 +87,7 @@ def read_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse(cell: str) -> Any:
-    """Give the JSON in a cell, or the text if it is none."""
+    """Give the JSON in a cell, or the text if it is not JSON."""
     try:
         return json.loads(cell)
     except ValueError:
