@@ -2,7 +2,8 @@
 
 It promises `start` and `run`: what subprocess.Popen and subprocess.run do with
 `python ARGUMENTS`. Each program is a fork of a process that has imported the libraries,
-but nothing of the project. Where there is no fork, as on Windows, it is a new Python.
+but nothing of the project. Where there is no fork, as on Windows, it is a new Python, and
+with --reload it is, too.
 """
 
 import atexit
@@ -89,7 +90,8 @@ def start(
     files = [typed or Path(os.devnull), output, errors or output]
     for file in files[1:]:
         file.touch()  # to be read from now on
-    if CAN_FORK and not namespace:
+    # What watches files does not see them change in a fork.
+    if CAN_FORK and not namespace and "--reload" not in arguments:
         prepare()
         options = (arguments, folder, dict(settings), files, library_path())
         process = get_context("forkserver").Process(target=become, args=options)
