@@ -2,8 +2,8 @@
 
 It promises `start` and `run`: what subprocess.Popen and subprocess.run do with
 `python ARGUMENTS`. Each program is a fork of a process that has imported the libraries,
-but nothing of the project. Where there is no fork, as on Windows, it is a new Python, and
-with --reload it is, too.
+but nothing of the project. Where there is no fork, as on Windows, and with --reload, it
+is a new Python.
 """
 
 import atexit
