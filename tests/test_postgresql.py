@@ -288,6 +288,16 @@ def test_a_locked_table_is_503_and_holds_nobody_for_ever(
     assert ann("GET", "/users/me").json() == ann.account
 
 
+def count_connections(app: Server) -> int:
+    """Count the clients that are connected: /proc/net/tcp has a line for each."""
+    end, established = f":{app.port:04X}", "01"
+    number = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        fields = line.split()
+        number += fields[1].endswith(end) and fields[3] == established
+    return number
+
+
 def test_sigterm_answers_503_to_those_who_wait_for_a_locked_table(
     serve: Serve, server: PostgreSQL
 ) -> None:
@@ -301,12 +311,16 @@ def test_sigterm_answers_503_to_those_who_wait_for_a_locked_table(
         answer = httpx.get(path, headers=ann.headers, timeout=60)
         answers.append(answer.status_code)
 
+    app.client.close()  # only the readers count
     threads = [threading.Thread(target=read) for _ in range(80)]
     with psycopg.connect(url.replace("+psycopg", "")) as other:
         other.execute('LOCK TABLE "user"')
         for thread in threads:
             thread.start()
-        time.sleep(1)  # ten of them have a thread by now
+        # The first may have their answer.
+        while count_connections(app) + len(answers) < len(threads):
+            time.sleep(0.05)
+        time.sleep(0.5)  # uvicorn has accepted them by now
         app.stop()
         for thread in threads:
             thread.join()
