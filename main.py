@@ -31,7 +31,7 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Do what is above yield before the first request, what is below it at the end."""
     create_database()
     log.info("To try the API out, open /docs at the address of Uvicorn")
-    middleware.has_started.set()
+    middleware.has_started.set()  # a request that comes before is told why it fails
     # Without this, Python would scan all loaded code for garbage again and again.
     # Together with rarer scans it makes reads 8 % faster.
     gc.freeze()

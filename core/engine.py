@@ -65,7 +65,7 @@ def share_connections(size: int) -> Share:
 
 if SQLITE:
     # It writes one at a time, and more threads than cores only wait for each other:
-    # with 4 sessions a read has 0.85 of its rate.
+    # with 4 sessions that read, each has 0.85 of its rate.
     SHARE = Share(writers=2, readers=2, reads=1 if ON_LOOP else 10, scans=2)
 else:
     SHARE = share_connections(POOL_SIZE or 20)

@@ -263,9 +263,9 @@ async def explain_database(_request: Request, error: Exception) -> JSONResponse:
     if passes_by_itself(error):
         reason = str(getattr(error, "orig", error)).partition("\n")[0]
         logging.getLogger("uvicorn.error").error("database: %s", reason)
-        unavailable = DatabaseUnavailable()
-        if type(getattr(error, "orig", None)).__name__ == "UnknownOutcome":
-            unavailable = UnknownOutcome()  # core/patience.py, which needs psycopg
+        orig = getattr(error, "orig", None)
+        # core/patience.py has an error that says which refusal it is.
+        unavailable = getattr(orig, "refusal", DatabaseUnavailable)()
         return JSONResponse(
             {"detail": unavailable.detail}, unavailable.status, unavailable.headers
         )

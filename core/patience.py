@@ -12,7 +12,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.waiting import Wait
 
-from core import outages
+from core import errors, outages
 
 T = TypeVar("T")
 
@@ -28,6 +28,8 @@ class NoAnswer(psycopg.OperationalError):
 
 class UnknownOutcome(psycopg.OperationalError):
     """The connection ended between a COMMIT and its answer."""
+
+    refusal = errors.UnknownOutcome
 
 
 class Connection(psycopg.Connection[Any]):

@@ -11,10 +11,8 @@ import contextlib
 import logging
 import math
 import re
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -25,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from core import outages
 from core.settings import DATABASE, exit_with
+from core.signals import handled_by
 
 log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 
@@ -161,10 +160,8 @@ def find_patience(connection: Any) -> float:
     """Give how many seconds of silence in a query mean that nobody is there."""
     if "statement_timeout" in OUR_SETTINGS:
         return PATIENCE
-    found = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"
-    connection.autocommit = True
-    (milliseconds,) = connection.execute(found).fetchone()
-    connection.autocommit = False
+    query = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"
+    milliseconds = ask(connection, query)
     return int(milliseconds) / 1000 + 1 if milliseconds != "0" else math.inf
 
 
@@ -173,10 +170,16 @@ def is_direct(connection: Any) -> bool:
 
     A pooler makes a number up, since it has no process for each client.
     """
-    connection.autocommit = True
-    (process,) = connection.execute("SELECT pg_backend_pid()").fetchone()
-    connection.autocommit = False
+    process = ask(connection, "SELECT pg_backend_pid()")
     return bool(process == connection.info.backend_pid)
+
+
+def ask(connection: Any, query: str) -> Any:
+    """Give the one value that a query finds, and begin no transaction for it."""
+    connection.autocommit = True
+    (value,) = connection.execute(query).fetchone()
+    connection.autocommit = False
+    return value
 
 
 def begin(connection: Connection) -> None:
@@ -233,7 +236,8 @@ def install(engine: Engine) -> None:
 
 def reach(engine: Engine) -> None:
     """Wait until the server is there, and see whether it can hold every name."""
-    with ended_by_signals(), wait_for(engine) as connection:
+    # uvicorn's own handlers would only take a note.
+    with handled_by(stop), wait_for(engine) as connection:
         if connection.info["is_pooled"]:
             log.info(
                 "A pooler is in between: nothing is prepared in the database, and"
@@ -290,20 +294,6 @@ def explain_encoding(setting: str, found: str) -> str:
         " name. Create a database that can: CREATE DATABASE name TEMPLATE template0"
         " ENCODING 'UTF8' LOCALE 'C'"
     )
-
-
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end what waits: uvicorn's handlers only take a note."""
-    handlers: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # others get no signals
-        for one in (signal.SIGINT, signal.SIGTERM):
-            handlers[one] = signal.signal(one, stop)
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def stop(_number: int, _frame: FrameType | None) -> None:

@@ -9,7 +9,6 @@ else needs you to read this.
 import asyncio
 import ipaddress
 import math
-import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +21,7 @@ from starlette.types import Message
 
 from core import errors
 from core.outages import Outage, silence
+from core.signals import handled_by
 
 T = TypeVar("T")
 AT_THE_END = 2  # seconds to wait for what a request still needs while the server stops
@@ -174,23 +174,13 @@ def ended_by_signals() -> Iterator[None]:
     late. Its own handlers of the signals are called from here.
     """
     loop = asyncio.get_running_loop()
-    handlers: dict[int, Any] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop_waiting)
-        handlers[number](number, frame)
+        uvicorns[number](number, frame)
 
-    if threading.current_thread() is threading.main_thread():  # others get no signals
-        for stop in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(stop)
-            if callable(handler):  # else the signal ends the process, or does nothing
-                handlers[stop] = handler
-                signal.signal(stop, handle)
-    try:
+    with handled_by(handle) as uvicorns:
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def client_network(request: Request) -> str:

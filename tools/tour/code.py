@@ -202,12 +202,17 @@ def definition(thing: Any, pattern: str, length: int) -> dict[str, Any] | None:
     if found is None:
         return None
     file, first, lines = found
+    number = find_line(lines, first, rf"\s*{pattern}") or first
+    last = min(number + length, first + len(lines)) - 1
+    return snippet(file, range(number, last + 1), [number])
+
+
+def find_line(lines: list[str], first: int, pattern: str) -> int | None:
+    """Give the number of the first of some lines that begins with a pattern."""
     for number, text in enumerate(lines, first):
-        if re.match(rf"\s*{pattern}", text):
-            last = min(number + length - 1, first + len(lines) - 1)
-            return snippet(file, range(number, last + 1), [number])
-    last = min(first + length, first + len(lines)) - 1
-    return snippet(file, range(first, last + 1), [first])
+        if re.match(pattern, text):
+            return number
+    return None
 
 
 def signature(function: Any) -> dict[str, Any] | None:
@@ -216,16 +221,16 @@ def signature(function: Any) -> dict[str, Any] | None:
     if found is None:
         return None
     file, first, lines = found
-    for number, text in enumerate(lines, first):
-        if re.match(r"\s*(async )?def ", text):
-            length = 1
-            for rest in lines[number - first : number - first + 8]:
-                if rest.rstrip().endswith((":", ": ...")):
-                    break
-                length += 1
-            last = min(number + length, first + len(lines) - 1)
-            return snippet(file, range(number, last + 1), [number])
-    return definition(function, "", 3)
+    number = find_line(lines, first, r"\s*(async )?def ")
+    if number is None:
+        return definition(function, "", 3)
+    length = 1
+    for rest in lines[number - first : number - first + 8]:
+        if rest.rstrip().endswith((":", ": ...")):
+            break
+        length += 1
+    last = min(number + length, first + len(lines) - 1)
+    return snippet(file, range(number, last + 1), [number])
 
 
 def field(model: Any, name: str) -> dict[str, Any] | None:
@@ -237,8 +242,8 @@ def field(model: Any, name: str) -> dict[str, Any] | None:
         if found is None:
             continue
         file, first, lines = found
-        for number, text in enumerate(lines, first):
-            if re.match(rf"\s+{re.escape(name)}\s*:", text):
-                lines_near = near(file, first, number, AROUND)
-                return snippet(file, {first} | lines_near, [], number)
+        number = find_line(lines, first, rf"\s+{re.escape(name)}\s*:")
+        if number is not None:
+            lines_near = near(file, first, number, AROUND)
+            return snippet(file, {first} | lines_near, [], number)
     return None
