@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,10 @@ from typing import Any
 
 import pytest
 
+# The project is compiled once, here, and not by each program that a test starts. Those
+# keep nothing: a file that changes twice in a second would be taken for the old one.
+sys.dont_write_bytecode = False
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 os.environ["BCRYPT_ROUNDS"] = "4"  # the cost is no matter of these tests, their time is
 POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
 
@@ -87,8 +92,8 @@ def pytest_collection_modifyitems(
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Have a process more than there are cores, since some tests mostly wait."""
-    return (os.cpu_count() or 1) + 1
+    """Have three processes more than there are cores, since tests often wait."""
+    return (os.cpu_count() or 1) + 3
 
 
 class Person:
@@ -177,6 +182,13 @@ FIRST_PORT = int(os.environ.get("TEST_PORTS", "20000"))
 PORTS = itertools.count(FIRST_PORT + WORKER % 12 * 1_000)
 
 
+def new_client(url: str, address: str | None = None) -> httpx.Client:
+    """Give a client, for example at 127.0.0.2, which is another one for the API."""
+    # Without certificates: to load them would take longer than most tests.
+    transport = httpx.HTTPTransport(local_address=address, verify=False)
+    return httpx.Client(base_url=url, timeout=60, transport=transport)
+
+
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
@@ -198,7 +210,7 @@ class Server:
     ) -> None:
         self.port = next(port for port in PORTS if is_free(port))
         self.url = f"http://{host}:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = new_client(self.url)
         self.database = url
         self.log = folder / "server.log"
         command = ["-m", "uvicorn", app, "--app-dir", str(project), "--no-access-log"]
@@ -271,11 +283,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             server.stop()
 
 
-def at_once(requests: list[httpx.Request]) -> list[tuple[int, bytes]]:
+def at_once(
+    requests: list[httpx.Request], seconds: float = 120
+) -> list[tuple[int, bytes]]:
     """Send requests at once, each on a connection of its own; give status and body.
 
     Through bare sockets: with a thousand clients of a library, most of the time would
-    be theirs.
+    be theirs. If not all are answered in time, it is a TimeoutError.
     """
 
     async def run() -> list[bytes]:
@@ -296,7 +310,7 @@ def at_once(requests: list[httpx.Request]) -> list[tuple[int, bytes]]:
         return answers
 
     found = []
-    for answer in asyncio.run(run()):
+    for answer in asyncio.run(asyncio.wait_for(run(), seconds)):
         head, _, body = answer.partition(b"\r\n\r\n")
         found.append((int(head.split(b" ")[1]), body))
     return found

@@ -166,6 +166,7 @@ def become(
     os.environ.clear()
     os.environ.update(settings)
     time.tzset()
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in settings
     kind, *rest = arguments
     paths = [path for path in settings.get("PYTHONPATH", "").split(os.pathsep) if path]
     places = {"-c": "", "-m": str(folder)}

@@ -4,21 +4,19 @@ Solutions that do not disturb each other share a copy and a server, since a star
 a second.
 """
 
-import asyncio
 import itertools
 import os
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from tests.conftest import ROOT, Person, Server
+from tests import programs
+from tests.conftest import ROOT, Person, Server, at_once, wait_until
 from tests.pages import apply, blocks, check_commands, copy_of_project
 
 Serve = Callable[..., Server]
@@ -130,25 +128,10 @@ def test_a_thousand_clients_at_once_read_a_resource_of_your_own(
     server = serve(project=project)
     ann = Person(server.client, "ann")
     assert ann("POST", "/notes", json={"text": "Note G"}).status_code == 201
-    headers = f"Host: x\r\nAuthorization: Bearer {ann.token}\r\nConnection: close"
-    request = f"GET /api/notes HTTP/1.1\r\n{headers}\r\n\r\n".encode()
-
-    async def ask() -> list[bytes]:
-        connections = []
-        for _ in range(1000):
-            connections.append(await asyncio.open_connection("127.0.0.1", server.port))
-        for _, writer in connections:
-            writer.write(request)
-        answers = [await reader.read() for reader, _ in connections]
-        for _, writer in connections:
-            writer.close()
-        return answers
-
+    request = server.client.build_request("GET", "/api/notes", headers=ann.headers)
     # In a minute: with a pool of connections alone, most would wait for ever.
-    answers = asyncio.run(asyncio.wait_for(ask(), 60))
-    for answer in answers:
-        assert answer.startswith(b"HTTP/1.1 200 OK")
-        assert answer.endswith(b'[{"text":"Note G","id":1}]')
+    answers = at_once([request] * 1000, seconds=60)
+    assert answers == [(200, b'[{"text":"Note G","id":1}]')] * 1000
 
 
 def empty(server: Server) -> None:
@@ -166,18 +149,12 @@ def empty(server: Server) -> None:
 
 def run_tests(project: Path, names: list[str]) -> str:
     """Run modules of a copy's tests and say how it ended, as in `3 passed`."""
-    environment = dict(os.environ)
-    environment.pop("DATABASE_URL")
-    environment["PYTHONPATH"] = str(project)
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
-    run = subprocess.run(
-        [*command, *(f"tests/{name}" for name in names)],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    settings = os.environ | {"PYTHONPATH": str(project)}
+    settings.pop("DATABASE_URL")
+    command = ["-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
+    command += ["-W", "ignore:Module already imported"]  # a fork has some before pytest
+    command += [f"tests/{name}" for name in names]
+    run = programs.run(*command, folder=project, settings=settings)
     assert run.returncode == 0, run.stdout
     return run.stdout.splitlines()[-1].partition(" in ")[0]
 
@@ -200,14 +177,8 @@ def test_the_tests_before_the_code_fail_without_it(ann: Person, bob: Person) -> 
             test(**{parameter: people[parameter] for parameter in parameters})
 
 
-def wait_for(condition: Callable[..., bool], *arguments: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition(*arguments):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
-
-
 def test_the_page_for_a_class_goes_as_it_says(tmp_path: Path, serve: Serve) -> None:
+    """With --reload, saving the models is enough, also where the start has stopped."""
     app = "tools.tour:app"
     if find_spec("opentelemetry.sdk") is None:
         app = "main:app"  # the same API
@@ -223,11 +194,11 @@ def test_the_page_for_a_class_goes_as_it_says(tmp_path: Path, serve: Serve) -> N
             stops += re.findall(r"stopped at step (\d)", server.log.read_text())
             server.log.write_text("")
             apply(block, project)
-            wait_for(server.logged, "Started server process")
+            wait_until(partial(server.logged, "Started server process"))
         elif kind == "text":
-            wait_for(server.logged, block.strip())
+            wait_until(partial(server.logged, block.strip()))
         else:
-            wait_for(server.answers)
+            wait_until(server.answers)
             check_commands(
                 [block if "TOKEN" not in block else token + block], server, project
             )

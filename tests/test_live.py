@@ -30,6 +30,7 @@ from tests.conftest import (
     Server,
     at_once,
     empty_database,
+    new_client,
     wait_until,
 )
 
@@ -127,7 +128,7 @@ def test_kill_9_loses_no_account_that_was_answered(serve: Serve) -> None:
     answered: list[str] = []
 
     def post() -> None:
-        with httpx.Client(base_url=server.url) as client:
+        with new_client(server.url) as client:
             for number in range(10_000):
                 body = sign_up(f"{threading.get_ident()}-{number}")
                 try:
@@ -405,7 +406,7 @@ def test_a_file_that_is_replaced_gets_every_write_that_is_answered(
 
     def post() -> None:
         written_after = 0
-        with httpx.Client(base_url=server.url, timeout=30) as client:
+        with new_client(server.url) as client:
             while written_after < 15:
                 begun_after = swapped.is_set()
                 body = sign_up(f"{threading.get_ident()}-{len(begun)}")

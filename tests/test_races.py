@@ -16,7 +16,7 @@ import httpx2 as httpx
 import pytest
 from sqlmodel import create_engine
 
-from tests.conftest import PASSWORD, Gate, Person, Server, at_once
+from tests.conftest import PASSWORD, Gate, Person, Server, at_once, new_client
 
 Serve = Callable[..., Server]
 GATED = "tests.gated:app"
@@ -202,10 +202,9 @@ def test_log_ins_at_once_succeed_when_the_hash_is_made_anew(
 
     def send(number: int) -> None:
         # From several addresses, since those of one come one after the other.
-        transport = httpx.HTTPTransport(local_address=f"127.0.0.{number}")
-        with httpx.Client(base_url=server.url, transport=transport) as client:
+        with new_client(server.url, f"127.0.0.{number}") as client:
             form = {"username": ann.email, "password": PASSWORD}
-            answer = client.post("/api/login", data=form, timeout=60)
+            answer = client.post("/api/login", data=form)
             statuses.append(answer.status_code)
 
     gate.close("checkpw")  # all of them are checked against the old one
@@ -264,8 +263,8 @@ def test_a_server_that_was_killed_while_it_hashed_counts_no_failure(
 
     def send() -> None:
         form = {"username": ann.email, "password": "wrong"}
-        with suppress(httpx.TransportError):
-            httpx.post(server.url + "/api/login", data=form, timeout=60)
+        with new_client(server.url) as client, suppress(httpx.TransportError):
+            client.post("/api/login", data=form)
 
     def kill() -> None:
         gate.wait_for("POST /api/login", 20)
@@ -317,10 +316,11 @@ def test_two_administrators_change_each_other_without_waiting_for_ever(
     statuses: list[int] = []
 
     def change(asker: Person, other: Person) -> None:
-        with httpx.Client(base_url=server.url, headers=asker.headers) as client:
+        with new_client(server.url) as client:
+            client.headers.update(asker.headers)
             for number in range(30):
                 body = {"name": f"Name {number}"}
-                answer = client.patch(f"/api/users/{other.id}", json=body, timeout=30)
+                answer = client.patch(f"/api/users/{other.id}", json=body)
                 statuses.append(answer.status_code)
 
     together(

@@ -557,18 +557,6 @@ def test_a_lock_of_somebody_else_stops_the_start_and_nothing_else(
     assert ann("GET", "/users/me").json() == ann.account | {"age": None}
 
 
-def test_with_reload_saving_the_models_is_enough(project: Project) -> None:
-    server = project.start(
-        "--reload", "--reload-dir", str(project.folder), project=project.folder
-    )
-    ann = on(server, project.ann)
-    project.change(NAME, NAME + AGE)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and "age" not in ann("GET", "/users/me").text:
-        time.sleep(0.1)
-    assert ann("GET", "/users/me").json() == ann.account | {"age": None}
-
-
 def test_what_the_readme_says_of_a_new_field_is_so(project: Project) -> None:
     section = (
         (ROOT / "README.md")

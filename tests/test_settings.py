@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import pytest
 
 from core.database_url import WrongURL, read_database_url
@@ -217,14 +216,13 @@ def test_a_browser_may_call_from_the_origins_that_are_named(
         ("https://evil.example.com", False),
         ("http://localhost:5173", False),
     ):
-        answer = httpx.get(server.url + "/health", headers={"Origin": origin})
+        answer = server.client.get("/health", headers={"Origin": origin})
         assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is allowed
         asked = {"Origin": origin, "Access-Control-Request-Method": "PATCH"}
-        preflight = httpx.options(server.url + "/api/users/me", headers=asked)
+        preflight = server.client.options("/api/users/me", headers=asked)
         assert (preflight.status_code == 200) is allowed
         assert ("CORS_ORIGINS" in preflight.text) is not allowed
         assert server.logged(f"A page from {origin!r} may not call") is not allowed
-    exposed = httpx.get(
-        server.url + "/health", headers={"Origin": "http://localhost:3000"}
-    )
+    named = {"Origin": "http://localhost:3000"}
+    exposed = server.client.get("/health", headers=named)
     assert "Link" in exposed.headers["Access-Control-Expose-Headers"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import PASSWORD, ROOT, Person, Server
+from tests.conftest import PASSWORD, ROOT, Person, Server, new_client
 from tests.pages import blocks, check_commands, copy_of_project
 
 pytest.importorskip("rich", reason="needs: pip install -r tools/requirements.txt")
@@ -177,7 +177,7 @@ def test_no_secret_is_shown_wherever_it_is(tour_of_cards: Server) -> None:
         ("paths", JSON, '{"pwd": "SECRET"}'),
     ]
     for path, kind, body in requests:
-        with httpx.Client(base_url=tour_of_cards.url) as client:
+        with new_client(tour_of_cards.url) as client:
             client.post(
                 "/api/" + path.replace("SECRET", SECRET),
                 content=body.replace("SECRET", SECRET),
