@@ -10,6 +10,8 @@ from tests.conftest import ROOT
 from tools.bench import report
 
 BENCH = ROOT / "tools" / "bench"
+REQUESTS = ["GET /api/users/me", "GET /api/users/{id}"]
+REQUESTS += ["GET /api/users?limit=20", "GET /api/users?limit=100"]
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_the_speed_table_is_what_the_benchmark_has_measured(
         name = measured["names"][key]
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
         cells = re.findall(r"([0-9,]+) \(([0-9.]+) ×\)", row)
-        for request, (shown, ratio) in zip(measured["reads"][key], cells, strict=True):
+        for request, (shown, ratio) in zip(REQUESTS, cells, strict=True):
             rate = measured["reads"][key][request]
             assert shown == f"{rate:,.0f}"
             ours = measured["reads"]["ours"][request]
@@ -46,8 +48,8 @@ def test_the_chart_shows_the_last_run(measured: dict[str, Any]) -> None:
     chart = (BENCH / "results.svg").read_text()
     assert measured["machine"] in chart
     for key in ["ours", "tutorial", "fastify"]:
-        for rate in measured["reads"][key].values():
-            assert f">{rate:,.0f}<" in chart
+        for request in REQUESTS:
+            assert f">{measured['reads'][key][request]:,.0f}<" in chart
 
 
 def test_a_contender_that_gave_no_answer_is_reported_all_the_same(
@@ -57,8 +59,4 @@ def test_a_contender_that_gave_no_answer_is_reported_all_the_same(
         found["rate"] = 0.0
     for kind in ("sign-up", "log-in"):
         measured["floods"]["tutorial"][kind] |= {"rate": 0.0, "hashed": 0.0}
-    assert "the pattern – and –" in report.pages(measured)["docs/speed.md"][1]
-
-
-def test_results_are_kept_as_they_are(measured: dict[str, Any]) -> None:
-    assert json.loads(report.as_json(measured)) == measured
+    assert "–, –" in report.pages(measured)["docs/speed.md"][1]

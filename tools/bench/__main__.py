@@ -7,6 +7,7 @@ README.md.
 """
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -71,13 +72,13 @@ def measure_all(options: argparse.Namespace, folder: Path, stack: ExitStack) -> 
     for ours in measure.chosen(running, "ours"):
         measure.check_answers(ours, running)
     results["reads"] = measure.reads(running, options)
-    # Before the crowds and floods, after which some are busy for long.
-    results["resource"] = measure.resource(running, options)
     results["crowds"] = measure.crowds(running, options)
     results["floods"] = measure.floods(running, options)
     for ours in measure.chosen(running, "ours"):
         results["neighbour"] = measure.neighbour(ours, options)
-        results["worker"] = measure.worker(ours, options)
+    results["worker"] = {}
+    for contender in measure.chosen(running, "ours", "tutorial"):
+        results["worker"][contender.key] = measure.worker(contender, options)
     for contender in running:
         contender.stop()
     for ours in measure.chosen(running, "ours"):
@@ -122,7 +123,7 @@ def main() -> None:
         report.write(results)
         print("Written: tools/bench/results.*, docs/speed.md and README.md")
     else:
-        print(report.as_json(results))
+        print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ ONE = "GET /api/users/{id}"
 TWENTY = "GET /api/users?limit=20"
 HUNDRED = "GET /api/users?limit=100"
 REQUESTS = [ME, ONE, TWENTY, HUNDRED]
+NOTES = "GET /api/notes"  # a resource of your own
 PASSWORD = "correct horse"
 SECRET = "a secret that a benchmark may show, 32 bytes long"
 TOKEN = "a token that a benchmark may show"
@@ -69,12 +70,13 @@ class Contender:
         self.paths = {name: name.removeprefix("GET ") for name in REQUESTS}
         self.paths[ONE] = f"/api/users/{rows // 2}"
         self.prepare(self, rows)
-        self.run()
+        if not self.processes:
+            self.run()
 
     def run(self) -> float:
         """Start the processes and give the seconds to the first answer."""
         started = time.perf_counter()
-        places = {"port": self.port, "folder": self.folder}
+        places = {"port": self.port, "folder": self.folder, **self.environment}
         command = [part.format(**places) for part in self.command]
         for _ in range(self.workers):
             with (self.folder / "log").open("a") as log:
@@ -178,17 +180,18 @@ def postgresql() -> PostgreSQL:
     return server
 
 
-def url_of(contender: Contender) -> str:
-    if contender.database == "sqlite":
-        return f"sqlite:///{contender.folder}/app.db"
+def new_url(kind: str, folder: Path) -> str:
+    if kind == "sqlite":
+        return f"sqlite:///{folder}/app.db"
     return new_database(postgresql().url)
 
 
-def this_api(contender: Contender, rows: int, models: str = "models") -> None:
-    url = url_of(contender)
-    contender.environment = {"DATABASE_URL": url}
-    create = f"import {models}; from database import create_database; create_database()"
-    run_python(create, contender.environment)
+@cache
+def database_of_this_api(kind: str, folder: Path, rows: int) -> str:
+    """Fill a database for all contenders that read the same one, and give its URL."""
+    url = new_url(kind, folder)
+    create = "import tools.bench.notes, database; database.create_database()"
+    run_python(create, {"DATABASE_URL": url})
     fill(url, "user", people(rows))
     token = {
         "hashed_token": sha256(TOKEN.encode()).hexdigest(),
@@ -196,6 +199,8 @@ def this_api(contender: Contender, rows: int, models: str = "models") -> None:
         "expires_at": datetime.now(UTC) + timedelta(days=7),
     }
     fill(url, "token", iter([token]))
+    fill(url, "note", notes())
+    return url
 
 
 def notes() -> Rows:
@@ -203,14 +208,15 @@ def notes() -> Rows:
         yield {"text": f"Note {number}", "user_id": 1}
 
 
-def this_api_with_notes(contender: Contender, rows: int) -> None:
-    this_api(contender, rows, "tools.bench.notes")
-    fill(contender.environment["DATABASE_URL"], "note", notes())
+def this_api(contender: Contender, rows: int) -> None:
+    url = database_of_this_api(contender.database, contender.folder.parent, rows)
+    app_db = url.removeprefix("sqlite:///")
+    contender.environment = {"DATABASE_URL": url, "APP_DB": app_db}
 
 
-def the_limit(contender: Contender, rows: int) -> None:
+def your_own(contender: Contender, rows: int) -> None:
     this_api(contender, rows)
-    contender.environment = {"BENCH_DATABASE": f"{contender.folder}/app.db"}
+    contender.paths = {NOTES: "/api/notes"}
 
 
 def fastify(contender: Contender, rows: int) -> None:
@@ -225,22 +231,22 @@ def constant(contender: Contender, rows: int) -> None:  # noqa: ARG001 # it has 
 
 
 def the_tutorial(contender: Contender, rows: int) -> None:
-    url = url_of(contender)
+    url = new_url(contender.database, contender.folder)
     contender.environment = {"BENCH_DATABASE": url, "BENCH_SECRET": SECRET}
     run_python("import tools.bench.tutorial", contender.environment)
     fill(url, "user", people(rows))
     fill(url, "note", notes())
     expires_at = datetime.now(UTC) + timedelta(days=7)
+    contender.paths[NOTES] = "/api/notes"
     claims = {"sub": "person1@example.com", "exp": expires_at}
     contender.token = f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"
 
 
 def django(contender: Contender, rows: int) -> None:
     contender.environment = {"BENCH_DATABASE": f"{contender.folder}/app.db"}
-    migrate = "from django.core.management import call_command as call"
-    migrate = f"import tools.bench.drf; {migrate}; call('migrate', '-v0')"
-    run_python(migrate, contender.environment)
-    url = url_of(contender)
+    command = "django.core.management.call_command('migrate', '-v0')"
+    run_python(f"import tools.bench.drf, django; {command}", contender.environment)
+    url = new_url("sqlite", contender.folder)
     fill(url, "auth_user", django_people(rows))
     token = {"key": "x" * 40, "created": OLD, "user_id": 1}
     fill(url, "authtoken_token", iter([token]))
@@ -283,7 +289,6 @@ def pocketbase(contender: Contender, rows: int) -> None:
         "viewRule": f"id = @request.auth.id || {asker_is_admin}",
     }
     contender.ask(users, "PATCH", change)
-    contender.stop()
     fill(f"sqlite:///{contender.folder}/data.db", "users", pocketbase_people(rows))
     contender.paths = {
         ME: f"{users}/records/person{1:09}",
@@ -292,9 +297,7 @@ def pocketbase(contender: Contender, rows: int) -> None:
         TWENTY: f"{users}/records?skipTotal=1&perPage=20",
         HUNDRED: f"{users}/records?skipTotal=1&perPage=100",
     }
-    contender.run()
     log_in_to_pocketbase(contender, "users", "person1@example.com")
-    contender.stop()
 
 
 def pocketbase_people(rows: int) -> Rows:
@@ -325,18 +328,18 @@ def uvicorn(app: str) -> list[str]:
 
 
 API = uvicorn("main:app")
-NOTES = uvicorn("tools.bench.notes:app")
+YOUR_OWN = uvicorn("tools.bench.notes:app")
 PATTERN = uvicorn("tools.bench.tutorial:app")
-LIMIT = uvicorn("tools.bench.limit:app")
 ADDRESS = "127.0.0.1:{port}"
 POCKETBASE = ["pocketbase", "serve", "--http", ADDRESS, "--dir", "{folder}"]
 GUNICORN = [sys.executable, "-m", "gunicorn", "--threads", "4", "--bind", ADDRESS]
 DJANGO = [*GUNICORN, "tools.bench.drf:application"]
 NODE = f"{FASTIFY}/node_modules/.bin/node"
-FASTIFY_SERVER = [NODE, f"{FASTIFY}/server.js", "{folder}/app.db", "{port}"]
-BARE = uvicorn("tools.bench.ladder:bare")
-STARLETTE = uvicorn("tools.bench.ladder:with_starlette")
+FASTIFY_SERVER = [NODE, f"{FASTIFY}/server.js", "{APP_DB}", "{port}"]
+SQLITE = uvicorn("tools.bench.ladder:with_sqlite")
 FASTAPI = uvicorn("tools.bench.ladder:with_fastapi")
+STARLETTE = uvicorn("tools.bench.ladder:with_starlette")
+BARE = uvicorn("tools.bench.ladder:bare")
 PG = "postgresql"
 CONTENDERS = [
     Contender("ours", "this API", this_api, API),
@@ -345,11 +348,11 @@ CONTENDERS = [
     Contender("pocketbase", "PocketBase, on 2 cores", pocketbase, POCKETBASE),
     Contender("drf", "Django REST Framework", django, DJANGO),
     Contender("fastify", "Fastify", fastify, FASTIFY_SERVER),
-    Contender("limit", "FastAPI and bare sqlite3", the_limit, LIMIT),
+    Contender("limit", "FastAPI and bare sqlite3", this_api, SQLITE),
     Contender("fastapi", "FastAPI, constant", constant, FASTAPI),
     Contender("starlette", "Starlette, constant", constant, STARLETTE),
     Contender("bare", "uvicorn, constant", constant, BARE),
     Contender("ours-pg", "this API, PostgreSQL", this_api, API, 1, PG),
     Contender("tutorial-pg", "the pattern, PostgreSQL", the_tutorial, PATTERN, 1, PG),
-    Contender("notes", "your own resource", this_api_with_notes, NOTES),
+    Contender("notes", "your own resource", your_own, YOUR_OWN),
 ]

@@ -12,13 +12,7 @@ from urllib.parse import quote, urlsplit
 import bcrypt
 from rich.progress import track
 
-from tools.bench.contenders import (
-    HUNDRED,
-    ME,
-    PASSWORD,
-    REQUESTS,
-    Contender,
-)
+from tools.bench.contenders import HUNDRED, ME, NOTES, PASSWORD, REQUESTS, Contender
 from tools.bench.load import SIGN_UP, Result, log_ins, p99, rate, reader, wrk
 
 SAME_ANSWERS = ["ours2", "ours-pg", "limit", "fastify"]
@@ -49,11 +43,10 @@ def answer_of(contender: Contender, request: str) -> tuple[str, object]:
 def reads(contenders: list[Contender], options: Namespace) -> Result:
     """Let all take turns at each request, in rounds; give the median rates."""
     rates: dict[str, dict[str, list[float]]] = {}
-    turns = REQUESTS * options.rounds
+    turns = [*REQUESTS, NOTES] * options.rounds
     for request in track(turns, "reads, 16 clients"):
         for contender in contenders:
-            # The ladder has two of the requests; the resource is measured by itself.
-            if request in contender.paths and contender.key != "notes":
+            if request in contender.paths:
                 found = rate(contender, contender.paths[request], options.seconds)
                 by_request = rates.setdefault(contender.key, {})
                 by_request.setdefault(request, []).append(found)
@@ -61,18 +54,8 @@ def reads(contenders: list[Contender], options: Namespace) -> Result:
     for key, by_request in rates.items():
         medians[key] = {}
         for request, found_rates in by_request.items():
-            medians[key][request] = statistics.median(found_rates)
+            medians[key][request] = round(statistics.median(found_rates))
     return medians
-
-
-def resource(contenders: list[Contender], options: Namespace) -> Result:
-    """Count the answers of a resource that is written as the tutorial teaches it."""
-    rates: dict[str, list[float]] = {}
-    for _ in track(range(options.rounds), "a resource of your own"):
-        for contender in chosen(contenders, "notes", "tutorial"):
-            found = rate(contender, "/api/notes", options.seconds)
-            rates.setdefault(contender.key, []).append(found)
-    return {key: statistics.median(found) for key, found in rates.items()}
 
 
 def crowds(contenders: list[Contender], options: Namespace) -> Result:
@@ -86,7 +69,7 @@ def crowds(contenders: list[Contender], options: Namespace) -> Result:
                 path = contender.paths[ME]
                 runs.append(wrk(contender, path, clients, max(1, options.seconds)))
             rates[contender.key][str(clients)] = {
-                "rate": statistics.median(run["rate"] for run in runs),
+                "rate": round(statistics.median(run["rate"] for run in runs)),
                 "errors": sum(run["errors"] for run in runs),
             }
     return rates
@@ -158,14 +141,13 @@ def log_in(ours: Contender) -> float:
     return time.perf_counter() - start
 
 
-def worker(ours: Contender, options: Namespace) -> Result:
+def worker(contender: Contender, options: Namespace) -> Result:
     """Give a worker's memory under 1,000 clients, and the time to its first answer."""
-    ours.restart()
-    crowd = wrk(ours, ours.paths[HUNDRED], 1000, options.seconds)
+    contender.restart()
+    wrk(contender, contender.paths[HUNDRED], 1000, options.seconds)
     return {
-        "errors": crowd["errors"],
-        "memory": round(ours.memory(), 1),
-        "start": round(ours.restart(), 2),
+        "memory": round(contender.memory()),
+        "start": round(contender.restart(), 1),
     }
 
 

@@ -16,6 +16,7 @@ ROWS = ["ours", "tutorial", "drf", "fastify"]
 ROWS += ["ours2", "pocketbase", "ours-pg", "tutorial-pg"]
 # Compared with what runs as they do; all others with one worker on SQLite.
 BESIDE = {"pocketbase": "ours2", "tutorial-pg": "ours-pg"}
+PG = ", on PostgreSQL"
 RUNGS = {
     "bare": "uvicorn alone, constant bytes",
     "starlette": "and Starlette's routes",
@@ -29,18 +30,6 @@ RUNGS = {
 def load_results() -> Result:
     results: Result = json.loads(RESULTS.read_text())
     return results
-
-
-def as_json(results: Result) -> str:
-    """Write a line for each contender, which is easier to compare than json's own."""
-    parts = []
-    for part, value in results.items():
-        text = json.dumps(value)
-        if isinstance(value, dict) and value:
-            lines = [f"  {json.dumps(key)}: {json.dumps(value[key])}" for key in value]
-            text = "{\n" + ",\n".join(lines) + "\n }"
-        parts.append(f" {json.dumps(part)}: {text}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def times(rate: float, other: float) -> str:
@@ -59,8 +48,8 @@ def span(results: Result, key: str, other: str) -> str:
     """Say from how many to how many times the other's rate this is."""
     rates = results["reads"]
     ratios = []
-    for request, rate in rates[key].items():
-        ratios.append(rate / rates[other][request])
+    for request in rates["ours"]:
+        ratios.append(rates[key][request] / rates[other][request])
     return f"{times(min(ratios), 1)} to {times(max(ratios), 1)}"
 
 
@@ -83,88 +72,56 @@ def table(results: Result) -> str:
     return "\n".join(lines)
 
 
-def crowds(results: Result) -> str:
-    parts = []
-    for key in ("ours", "ours-pg", "tutorial"):
-        found = results["crowds"][key]
-        few, more, many = (found[clients]["rate"] for clients in ("16", "256", "1000"))
-        parts.append(f"{times(more, few)} and {times(many, few)}")
-    failed = 0
-    for found in results["crowds"]["ours"].values():
-        failed += found["errors"]
-    return (
-        "- **Crowds.** With 256 and 1,000 clients at once, one worker gives "
-        f"{parts[0]} of the answers that it gives to 16; requests that failed: "
-        f"{failed}. On PostgreSQL it gives {parts[1]}, the pattern {parts[2]}: there, "
-        "requests hold a connection and wait for a thread, or the other way round."
-    )
+def load(results: Result) -> str:
+    """Give a table of what holds under load, of this API and of the pattern."""
+    floods, worker = results["floods"], results["worker"]
+    lines = ["| | this API | the pattern |", "|---|--:|--:|"]
 
+    def add(text: str, *cells: object) -> None:
+        lines.append(f"| {text} | {' | '.join(str(cell) for cell in cells)} |")
 
-def floods(results: Result) -> str:
-    ours, pattern = (results["floods"][key] for key in ("ours", "tutorial"))
+    for text, keys in (("", ("ours", "tutorial")), (PG, ("ours-pg", "tutorial-pg"))):
+        found = [of_sixteen(results["crowds"][key]) for key in keys]
+        add(f"256 and 1,000 clients{text}: of the answers that 16 get", *found)
+    both = floods["ours"], floods["tutorial"]
+    add("a read at rest (99 in 100), ms", *(f"{one['rest']:.0f}" for one in both))
+    for kind in ("sign-up", "log-in"):
+        p99s = (f"{one[kind]['p99']:,.0f}" for one in both)
+        add(f"a read while 64 clients {kind.replace('-', ' ')}, ms", *p99s)
+    hashed = (f"{one['sign-up']['hashed']:.2f}" for one in both)
+    add("passwords hashed meanwhile, of what the cores can", *hashed)
     neighbour = results["neighbour"]
-    return (
-        "- **Floods.** One read in a hundred takes longer than "
-        f"{ours['rest']:.0f} ms at rest, {ours['sign-up']['p99']:.0f} ms while 64 "
-        f"clients sign up, and {ours['log-in']['p99']:.0f} ms while 64 log in. "
-        f"With the pattern it is {pattern['rest']:.0f}, "
-        f"{pattern['sign-up']['p99']:,.0f} and {pattern['log-in']['p99']:,.0f} ms "
-        f"(a reader gives up after {pattern['patience']:.0f} s). "
-        "Passwords are meanwhile hashed at "
-        f"{ours['sign-up']['hashed']:.2f} of the pace that the cores allow. A log-in "
-        f"from another address takes {neighbour['flood']:.1f} s behind those 64, "
-        f"instead of {neighbour['rest']:.1f} s."
-    )
+    add("a log-in from another address, s", f"{neighbour['rest']:.1f}", "")
+    add("the same behind those 64, s", f"{neighbour['flood']:.1f}", "")
+    rates = (results["reads"][key]["GET /api/notes"] for key in ("notes", "tutorial"))
+    add("a resource of your own, answers a second", *(f"{rate:,.0f}" for rate in rates))
+    workers = worker["ours"], worker["tutorial"]
+    add("a worker's first answer after its start, s", *(w["start"] for w in workers))
+    add("its memory, at most, MB", *(f"{w['memory']:.0f}" for w in workers))
+    growth = list(results["growth"].values())
+    worst = max(growth[-1][name] / growth[0][name] for name in growth[0])
+    add("a million accounts instead of a thousand: costs", f"{worst:.1f} ×", "")
+    return "\n".join(lines)
 
 
-def resource(results: Result) -> str:
-    rates = results["resource"]
-    return (
-        "- **A resource of your own**, written as SQLModel's tutorial teaches it "
-        f"([notes.py](../tools/bench/notes.py)), gives "
-        f"{times(rates['notes'], rates['tutorial'])} times as many answers as the same "
-        "code in the pattern."
-    )
-
-
-def size(results: Result) -> str:
-    worker = results["worker"]
-    text = (
-        f"- **Size.** A worker gives its first answer {worker['start']:.1f} s after "
-        f"its start, and takes at most {worker['memory']:.0f} MB while 1,000 clients "
-        "list 100 accounts each."
-    )
-    if "growth" in results:
-        growth = list(results["growth"].values())
-        worst = max(growth[-1][name] / growth[0][name] for name in growth[0])
-        text += (
-            " With a million accounts, reading one, signing up and the last page in "
-            f"any order cost at most {worst:.1f} times what they cost with a thousand."
-        )
-    return text
+def of_sixteen(found: Result) -> str:
+    few, more, many = (found[clients]["rate"] for clients in ("16", "256", "1000"))
+    return f"{times(more, few)}, {times(many, few)}"
 
 
 def ladder(results: Result) -> str:
     rates = results["reads"]
     one, *_, hundred = rates["ours"]
-    lines = ["| µs an answer, one worker | one account | a hundred |", "|---|--:|--:|"]
-    for key, text in RUNGS.items():
-        cells = [f"{1e6 / rates[key][request]:,.0f}" for request in (one, hundred)]
-        lines.append(f"| {text} | {cells[0]} | {cells[1]} |")
-    steps = []
+    lines = ["| µs an answer, one worker | one account | adds | a hundred |"]
+    lines.append("|---|--:|--:|--:|")
     below = 0.0
-    for key in ("bare", "starlette", "fastapi", "limit", "ours"):
+    for key, text in RUNGS.items():
         took = 1e6 / rates[key][one]
-        steps.append(f"{took - below:.0f}")
+        adds = "" if key == "fastify" else f"{took - below:.0f}"
         below = took
-    lines.append(
-        f"\nSo of the {below:.0f} µs that one account takes, {steps[0]} are uvicorn's, "
-        f"{steps[1]} Starlette's and {steps[2]} FastAPI's; {steps[3]} go to the token "
-        f"and the row, and {steps[4]} to what this API does more. Fastify gives "
-        f"{span(results, 'fastify', 'ours')} times as many answers as this API, and "
-        f"{span(results, 'fastify', 'limit')} times as many as FastAPI with bare "
-        "`sqlite3`."
-    )
+        lines.append(
+            f"| {text} | {took:.0f} | {adds} | {1e6 / rates[key][hundred]:.0f} |"
+        )
     return "\n".join(lines)
 
 
@@ -181,10 +138,8 @@ def in_short(results: Result) -> str:
 
 def pages(results: Result) -> dict[str, list[str]]:
     """Give what each page says, in the order of its markers."""
-    parts = [crowds(results), floods(results), resource(results), size(results)]
-    bullets = "\n".join(parts)
     return {
-        "docs/speed.md": [table(results), bullets, ladder(results)],
+        "docs/speed.md": [table(results), load(results), ladder(results)],
         "README.md": [in_short(results)],
     }
 
@@ -209,5 +164,5 @@ def write(results: Result) -> None:
         last = load_results()
         if "growth" in last:
             results["growth"] = last["growth"]
-    RESULTS.write_text(as_json(results))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     write_pages(results)
