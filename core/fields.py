@@ -47,7 +47,7 @@ TEXTS = (
 
 
 def normal_address(text: str) -> str | None:
-    """Give an address as it is stored, in lower case, or None if it is not one."""
+    """Return an address as it is stored, in lower case; None if it is not one."""
     address = text.strip()
     # The length first: on long input the check itself takes seconds.
     if len(address) > MAX_EMAIL:
