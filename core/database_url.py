@@ -95,7 +95,7 @@ def read_sqlite(text: str, rest: str) -> Database:
 def read_postgresql(text: str, rest: str) -> Database:
     """Let libpq read it, so that whatever psql accepts is accepted."""
     if re.search(r"\s", rest):
-        raise WrongURL("it has a space or a line break in it: write a space as %20")
+        raise WrongURL("it has a space or a line end in it: write a space as %20")
     try:
         from psycopg import ProgrammingError, conninfo
     except ImportError:
