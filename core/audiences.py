@@ -1,9 +1,9 @@
 """One model for each audience: what people send, what they change, what they see.
 
 It promises that a field which is declared once is in PATCH as well; that an account
-stays readable whatever rule its fields get later; and that the start ends with a line
-about a field that one of the models has and no table. Nothing else needs you to read
-this.
+stays readable, whatever rules its fields get later; and that a field which is in a
+model, but in no table, stops the startup with a line about it. Nothing else needs you
+to read this.
 """
 
 import enum
@@ -47,7 +47,7 @@ def left_out() -> None:
 
 
 def all_optional(model: type[Model]) -> type[Model]:
-    """Give a model whose fields may all be left out. Null is not left out."""
+    """Return a model whose fields may all be left out. Null is not left out."""
     for name, validator in model.__pydantic_decorators__.model_validators.items():
         if validator.info.mode != "before":
             exit_with(
@@ -66,15 +66,15 @@ def all_optional(model: type[Model]) -> type[Model]:
 
 # ---- Answers: rules are for what comes in, and a row stays readable. ----
 
-# Types without a rule: whatever a column of theirs holds passes.
+# Types without a rule: whatever their columns hold passes.
 PLAIN_TYPES = [str, int, float, bool, bytes, Decimal, UUID, NoneType]
 PLAIN_TYPES += [datetime, date, time, timedelta]
 
 
 def without_rules(model: type[Model]) -> type[Model]:
-    """Give a plain model with the same fields, for rows that a table holds already.
+    """Return a plain model with the same fields, for rows that are already stored.
 
-    A plain pydantic model is filled five times as fast as a SQLModel, too.
+    A plain pydantic model is also filled five times as fast as a SQLModel.
     """
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
@@ -91,7 +91,7 @@ def without_rules(model: type[Model]) -> type[Model]:
     config = ConfigDict(from_attributes=True, populate_by_name=True)
     for key, value in model.model_config.items():
         if key.startswith("ser_"):  # how bytes and durations are written
-            config.update({key: value})  # type: ignore[misc] # a key of the other one
+            config.update({key: value})  # type: ignore[misc] # mypy cannot know the key
     plain_model = create_model(
         model.__name__,
         __config__=config,
@@ -112,7 +112,7 @@ class AsStored:
         source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         schema = handler(source)
-        # What is not of the type, a removed member of an Enum, is written as it is.
+        # What is not of the type, such as a removed Enum member, is written as it is.
         written = core_schema.union_schema([schema, core_schema.any_schema()])
         return core_schema.any_schema(
             serialization=core_schema.wrap_serializer_function_ser_schema(
@@ -125,13 +125,13 @@ class AsStored:
         schema: Any, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         # /docs shows the type, the first of the two choices above. As a step in a chain
-        # it stays a reference to a schema with a name, such as that of an Enum.
+        # it stays a reference to a named schema, such as that of an Enum.
         shown = schema["serialization"]["schema"]["choices"][0]
         return handler(core_schema.chain_schema([shown]))
 
 
 def type_as_stored(field: FieldInfo) -> Any:
-    """Give a type that takes whatever the column of a field may hold."""
+    """Return a type that accepts whatever the column of a field may hold."""
     annotation: Any = field.annotation
     parts = [annotation]
     if get_origin(annotation) in {Union, UnionType}:
@@ -149,7 +149,7 @@ def type_as_stored(field: FieldInfo) -> Any:
 
 
 def find_functions(model: type[Model]) -> dict[str, Any]:
-    """Give a model's methods, computed fields and serializers, for a copy of it."""
+    """Return a model's methods, computed fields and serializers, for a copy of it."""
     found: dict[str, Any] = {}
     classes = model.__mro__[: model.__mro__.index(SQLModel)]
     for class_ in reversed(classes):
@@ -221,7 +221,7 @@ def store_members_as_text(enum_type: Enum, column: Any) -> None:
             " Make it an Enum, and the field a list of it with sa_type=JSON."
         )
     if enum_class is not None:
-        enum_type.native_enum = False  # PostgreSQL makes no type of its own
+        enum_type.native_enum = False  # no type of its own on PostgreSQL
         column.type = MembersAsText(enum_class)
 
 
@@ -238,7 +238,7 @@ def check_fields(
     change: type[SQLModel],
     shown: type[SQLModel],
 ) -> None:
-    """End the start if a field is in a model where it cannot or must not be."""
+    """Stop the startup if a field is in a model where it cannot or must not be."""
     for name in NOT_SIGNED_UP.intersection(sign_up.model_fields):
         exit_with(
             f"models.py: anybody could send {sign_up.__name__}.{name}. Keep {name} out"
@@ -276,12 +276,12 @@ def check_fields(
             )
 
 
-# Types whose columns do not take a text, though pydantic reads them from one.
+# Types whose columns do not accept a text, though pydantic reads them from one.
 NO_TEXTS = int | float | Decimal | date | time | timedelta | UUID | bytes
 
 
 def check_default(name: str, field: FieldInfo) -> None:
-    """End the start if a field cannot hold its default, which pydantic never checks."""
+    """Stop the startup if a field cannot hold its default: pydantic never checks."""
     if field.is_required() or field.default_factory is not None:
         return
     annotation: Any = field.annotation

@@ -1,7 +1,7 @@
-"""DATABASE_URL: read as it is handed out, or told what to write instead.
+"""DATABASE_URL: read as hosting providers write it, or refused with what to write.
 
-It promises a `Database` for a URL of SQLite or PostgreSQL, and a `WrongURL` for any
-other text, whose message holds no password. Nothing else needs you to read this.
+It promises a `Database` for a URL of SQLite or PostgreSQL, and for any other text a
+`WrongURL` whose message holds no password. Nothing else needs you to read this.
 """
 
 import os
@@ -25,19 +25,19 @@ class WrongURL(ValueError):
 class Database(NamedTuple):
     """Where the data is."""
 
-    url: str  # as it was written, but for the password
+    url: str  # as it was written, with the password hidden
     is_sqlite: bool
     file: Path | None  # SQLite's; None in memory
-    parameters: dict[str, str]  # of SQLite the two above, of PostgreSQL all of libpq's
+    parameters: dict[str, str]  # SQLite: the two above; PostgreSQL: all of libpq's
 
     @property
     def name(self) -> str:
-        """Give what the log and the tools call it: the URL without its parameters."""
+        """Name it for the log and the tools: the URL without its parameters."""
         return self.url.partition("?")[0]
 
 
 def read_database_url(text: str) -> Database:
-    text = text.strip()  # a line end of Windows, too
+    text = text.strip()  # even the line end of a file from Windows
     if text[:1] in {"'", '"'}:
         raise WrongURL("it begins with a quote: write it without quotes")
     scheme, separator, rest = text.partition("://")
@@ -67,7 +67,7 @@ def read_sqlite(text: str, rest: str) -> Database:
     for parameter in parameters:
         if parameter not in SQLITE_PARAMETERS:
             raise WrongURL(
-                f"of SQLite it may have mode and timeout, not {parameter!r}:"
+                f"for SQLite it may have mode and timeout, not {parameter!r}:"
                 " leave it out"
             )
     mode = parameters.get("mode", "rwc")
@@ -87,13 +87,13 @@ def read_sqlite(text: str, rest: str) -> Database:
         if "mode" in parameters:
             raise WrongURL("mode is for a file, as in sqlite:///app.db?mode=ro")
         return Database(text, is_sqlite=True, file=None, parameters=parameters)
-    # Absolute: it stays the same file if somebody changes the working directory.
+    # Absolute: it stays the same file if the working directory changes.
     file = Path(path).absolute()
     return Database(text, is_sqlite=True, file=file, parameters=parameters)
 
 
 def read_postgresql(text: str, rest: str) -> Database:
-    """Let libpq read it, so that all that psql takes is taken."""
+    """Let libpq read it, so that whatever psql accepts is accepted."""
     if re.search(r"\s", rest):
         raise WrongURL("it has a space or a line end in it: write a space as %20")
     try:
@@ -119,7 +119,7 @@ def read_postgresql(text: str, rest: str) -> Database:
     for port in parameters.get("port", "").split(","):
         if port and not is_port(port):
             raise WrongURL(f"a port must be a number up to {MAX_PORT}. {encode_hint()}")
-    # psql would read them, too, if the URL has none.
+    # psql would read them, too, when the URL has none.
     parameters.setdefault("options", os.environ.get("PGOPTIONS", ""))
     url = hide_password(text)
     return Database(url, is_sqlite=False, file=None, parameters=parameters)
@@ -134,6 +134,6 @@ def encode_hint() -> str:
 
 
 def hide_password(text: str) -> str:
-    """Veil the password, where libpq has found one: before the @, or a parameter."""
+    """Hide the password where libpq finds one: before the @, or in a parameter."""
     text = re.sub(r"://([^:@/]*):[^@/]*@", r"://\1:***@", text, count=1)
     return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", text)

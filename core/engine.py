@@ -1,9 +1,9 @@
-"""The engine: how a connection is opened, begun and closed, on SQLite and PostgreSQL.
+"""The engine: how connections and transactions begin and end, on both databases.
 
-It promises an `engine` for sessions and two more for queries; that a transaction
-which may write begins with the write lock; that a file which was replaced is noticed;
-and that `close` leaves SQLite's file alone with everything in it. Nothing else needs
-you to read this.
+It promises an `engine` that writes and two that only read; that on SQLite a transaction
+which may write begins with the write lock; that a replaced file is noticed; and that
+after `close` SQLite's file is the only one and holds everything. Nothing else needs you
+to read this.
 """
 
 import contextlib
@@ -35,15 +35,15 @@ FILE = DATABASE.file or Path().absolute()
 MODE = DATABASE.parameters.get("mode", "rwc")
 READ_ONLY = SQLITE and MODE == "ro"
 
-# The event loop runs the queries of a file. In memory they may wait for a writer.
+# Queries of a file run in the event loop. In memory they may wait for a writer.
 ON_LOOP = SQLITE and not IN_MEMORY
 
 
-OTHERS = 1  # PostgreSQL: the throttle's; SQLite: the event loop's
+OTHERS = 1  # on PostgreSQL the throttle's, on SQLite the event loop's
 
 
 class Share(NamedTuple):
-    """How many connections of a worker are for what; the rest of a crowd waits."""
+    """How a worker's connections are divided; the rest of a crowd waits."""
 
     writers: int
     readers: int  # sessions that only read, so that they do not wait for writers
@@ -52,10 +52,10 @@ class Share(NamedTuple):
 
 
 def share_connections(size: int) -> Share:
-    """Divide what a worker may take of PostgreSQL's connections.
+    """Divide the connections to PostgreSQL that a worker may open.
 
-    Of 20 it is 6, 2, 9 and 2. Most are for reads, which every request makes; each kind
-    of work has one at least.
+    20 become 6, 2, 9 and 2. Most are for reads, which every request makes; each kind of
+    work has at least one.
     """
     writers = max(1, size * 3 // 10)
     readers = max(1, size // 10)
@@ -64,16 +64,16 @@ def share_connections(size: int) -> Share:
 
 
 if SQLITE:
-    # It writes one at a time, and more threads than cores only wait for each other:
-    # with 4 sessions that read, each has 0.85 of its rate.
+    # It has one writer at a time, and more threads than cores only wait for each
+    # other: with 4 sessions that read, each runs at 0.85 of its rate.
     SHARE = Share(writers=2, readers=2, reads=1 if ON_LOOP else 10, scans=2)
 else:
     SHARE = share_connections(POOL_SIZE or 20)
 WRITERS, READERS, READS, SCANS = SHARE
-# The event loop cannot wait as long, since everybody would.
+# Seconds. The event loop must not wait longer, since everybody waits with it.
 LOCK_TIMEOUT_ON_LOOP = 0.02
 SHORT_LOCK_TIMEOUT = 20  # ms, after somebody has waited in vain
-MAX_WAL = 8 * 1024 * 1024  # bytes; with no such reader it grows to about 4 MiB
+MAX_WAL = 8 * 1024 * 1024  # bytes; without long reads it grows to about 4 MiB
 
 FileId = tuple[int, int] | None
 
@@ -129,17 +129,17 @@ def connect_sqlite() -> sqlite3.Connection:
     connection.file_id = file
     if not READ_ONLY:  # readers and a writer at once
         connection.execute("PRAGMA journal_mode = WAL")
-        # What somebody who reads for long has made grow shrinks again.
+        # A -wal that has grown during a long read shrinks again.
         connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL}")
-    connection.execute("PRAGMA synchronous = FULL")  # what was answered is on the disk
+    connection.execute("PRAGMA synchronous = FULL")  # what was answered is on disk
     connection.execute("PRAGMA foreign_keys = ON")
-    # SQLite's own lower() knows A to Z alone.
+    # SQLite's own lower() knows only A to Z.
     connection.create_function("lower", 1, lower, deterministic=True)
     return connection
 
 
 def write_json(value: object) -> str:
-    """Write a JSON column, also with what json.dumps does not know: times, models."""
+    """Write a JSON column, even with what json.dumps does not know: times, models."""
     return to_json(value).decode()
 
 
@@ -158,7 +158,7 @@ def make_engine() -> Engine:
         "postgresql+psycopg://",
         connect_args=postgresql.PARAMETERS,
         pool_size=sum(SHARE) + OTHERS,
-        pool_pre_ping=True,  # a restart of the server costs nobody an error
+        pool_pre_ping=True,  # nobody gets an error after a server restart
         hide_parameters=True,
         json_serializer=write_json,
     )
@@ -182,9 +182,9 @@ def hide_rows(context: ExceptionContext) -> None:
 
 @event.listens_for(engine, "handle_error")
 def forget_statements(context: ExceptionContext) -> None:
-    """Open other connections if another start, or a reset, has changed a table.
+    """Open new connections if another startup, or a reset, has changed a table.
 
-    PostgreSQL refuses the statements that a connection has prepared for the old one.
+    PostgreSQL refuses statements that a connection has prepared for the old table.
     """
     diagnosis = getattr(context.original_exception, "diag", None)
     if getattr(diagnosis, "source_function", None) == "RevalidateCachedQuery":
@@ -201,14 +201,14 @@ if SQLITE:
 
     @event.listens_for(engine, "handle_error")
     def end_transaction(context: ExceptionContext) -> None:
-        """Roll back when a COMMIT fails: else the connection would keep the lock."""
+        """Roll back when a COMMIT fails, or the connection would keep the lock."""
         if context.statement is None and context.connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 context.connection.connection.rollback()
 
     @event.listens_for(engine, "begin")
     def begin_sqlite(connection: Connection) -> None:
-        """Take the write lock first: a reader that starts to write may find it gone."""
+        """Take the write lock first: when a reader starts to write, it may be taken."""
         options = connection.get_execution_options()
         begin = options.get("begin", BEGIN_WRITING)
         if begin == BEGIN_WRITING:
@@ -217,7 +217,7 @@ if SQLITE:
             connection.exec_driver_sql(begin)
 
     def take_write_lock(connection: Connection) -> None:
-        """Wait for the lock; but not in a crowd, one after the other, for seconds."""
+        """Wait for the lock, but do not make a crowd wait seconds each, one by one."""
         driver: Any = connection.connection.dbapi_connection
         is_short = outages.lock.is_on()
         if is_short:
@@ -281,14 +281,14 @@ async def open_session_now(bind: Engine) -> AsyncIterator[Session]:
     finally:
         if SQLITE or not session.in_transaction():
             session.close()
-        else:  # a ROLLBACK, which another host may keep waiting
+        else:  # a ROLLBACK, which another host may be slow to answer
             await run_in_threadpool(session.close)
     if file_id() != file:
         raise DatabaseUnavailable
 
 
 def ender(connection: Connection) -> Callable[[], None]:
-    """Give what ends a connection's query from another thread: OperationalError."""
+    """Return what another thread calls to end a query, with an OperationalError."""
     driver: Any = connection.connection.driver_connection
     if SQLITE:
         return partial(interrupt, driver)
@@ -308,7 +308,7 @@ class LoopConnection:
         self.file_id: FileId = None
 
     def get(self) -> Connection:
-        """Give the connection, opened again if the file is another one by now."""
+        """Return the connection, reopened if the file was replaced."""
         file = file_id()
         if self.connection is None or file != self.file_id:
             self.close()
@@ -332,9 +332,9 @@ loop_connection = LoopConnection()
 
 
 def open_database() -> None:
-    """Create SQLite's file if there is none, or wait for PostgreSQL; or end the start.
+    """Create SQLite's file if there is none, or wait for PostgreSQL.
 
-    The file is made readable for its owner alone.
+    Stops the startup if that fails. Only its owner can read the file.
     """
     if not SQLITE:
         postgresql.reach(engine)

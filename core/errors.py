@@ -172,7 +172,7 @@ TEACHING = {
     "extra_forbidden": "There is no such field or parameter: /docs lists them",
     "model_attributes_type": 'Send a JSON object, like {"name": "John"}',
 }
-MAX_MISTAKES = 20  # that one answer lists
+MAX_MISTAKES = 20  # the most that one answer lists
 MAX_NAME = 100  # characters of a field's name
 # Parameters that people know from lists with page numbers.
 NUMBERED_PAGES = {"page", "offset", "skip", "start", "cursor", "per_page", "page_size"}
@@ -255,7 +255,7 @@ async def explain_throttle(request: Request, error: Exception) -> Response:
 
 
 async def explain_database(_request: Request, error: Exception) -> JSONResponse:
-    """Answer 503 for what passes by itself and 409 for rows that collide.
+    """Answer 503 for what passes by itself, 409 for a collision, 422 for a misfit.
 
     Anything else is a mistake in the code and becomes a 500 with its traceback.
     """
@@ -286,8 +286,8 @@ SQLITE_PASSING = {5, 6, 7, 8, 10, 13, 14, 15, 26}
 POSTGRESQL_PASSING = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25006")
 
 
-# Likewise: too long, out of range, a time or a character that is none, too large for an
-# index. An account's fields are checked before (core/fields.py), other tables' may not.
+# Likewise: too long, out of range, not a time, not a character, too large for an index.
+# An account's fields are checked earlier (core/fields.py); other tables' may not be.
 UNFIT_VALUE = {"22001", "22003", "22008", "22021", "22P05", "54000"}
 UNFIT = {
     "type": "not_storable",
@@ -309,7 +309,7 @@ def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
         return isinstance(error, exc.TimeoutError)  # no connection was free
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", 0)
-        main_code = code & 0xFF  # the higher bits say more of the same
+        main_code = code & 0xFF  # the higher bits only add detail
         return main_code in SQLITE_PASSING
     if error.connection_invalidated:  # another one is opened
         return True
@@ -320,14 +320,14 @@ def passes_by_itself(error: exc.SQLAlchemyError) -> bool:
 
 
 def conflict(error: exc.IntegrityError) -> Exception:
-    """Give the 409 for rows that collide, or the error itself if it is a mistake."""
+    """Return the 409 for rows that collide, or the error itself if it is a mistake."""
     if isinstance(error.orig, sqlite3.Error):
         return explain_sqlite(str(error.orig)) or error
     return explain_postgresql(error) or error
 
 
 def explain_sqlite(message: str) -> HTTPException | None:
-    """Say what collided, from "UNIQUE constraint failed: user.email" and its like."""
+    """Say what collided, from "UNIQUE constraint failed: user.email" and the like."""
     kind, _, names = message.partition(" constraint failed: ")
     if kind == "UNIQUE":
         table = names.partition(".")[0]
@@ -390,16 +390,15 @@ def explain_bug(request: Request, _error: Exception) -> JSONResponse:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
     origin = request.headers.get("origin", "")
-    if origin and may_call(
-        origin
-    ):  # else a page would be told of CORS instead of the mistake
+    # Without this, a page would be told about CORS instead of the mistake.
+    if origin and may_call(origin):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Vary"] = "Origin"
     return response
 
 
 def install(app: FastAPI) -> None:
-    """Let the app answer all of this in one shape."""
+    """Make the app answer all of this in one shape."""
     app.add_exception_handler(RequestValidationError, explain_validation)
     app.add_exception_handler(Unauthorized, explain_access)
     app.add_exception_handler(405, explain_method)

@@ -1,4 +1,4 @@
-"""What a field may hold: addresses, names, and what a column of the database takes.
+"""What a field may hold: addresses, names, and what a database column accepts.
 
 It promises that a value which passes here can be stored and read again, whatever the
 type of its field. Nothing else needs you to read this.
@@ -32,8 +32,8 @@ from core.settings import SQLITE
 
 MAX_EMAIL = 254  # characters, RFC 5321, section 4.5.3.1.3
 MAX_EXPONENT = 300  # the largest power of ten; a float ends at 308
-MAX_DEPTH = 100  # lists in lists; an answer of more than 255 fails
-# What SQLModel keeps as text. Others would lose something: a SecretStr is all stars.
+MAX_DEPTH = 100  # lists in lists; an answer with more than 255 fails
+# What SQLModel stores as text. Others would lose something: a SecretStr is all stars.
 TEXTS = (
     str
     | Decimal
@@ -47,7 +47,7 @@ TEXTS = (
 
 
 def normal_address(text: str) -> str | None:
-    """Give an address as it is stored, in lower case, or None if it is not one."""
+    """Return an address as it is stored, in lower case; None if it is not one."""
     address = text.strip()
     # The length first: on long input the check itself takes seconds.
     if len(address) > MAX_EMAIL:
@@ -73,7 +73,7 @@ DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether nobody would see anything of a text."""
+    """Tell whether a text shows nothing at all."""
     for character in text:
         if character in FILLERS:
             continue
@@ -93,7 +93,7 @@ def fits_on_one_line(text: str) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Tell whether a database takes a text: no NUL, no half of a surrogate pair."""
+    """Tell whether a database accepts a text: no NUL, no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -132,9 +132,9 @@ def fit_column(
     model: type[SQLModel],
     name: str | None,
 ) -> Any:
-    """Give what was sent as the column of a field keeps it.
+    """Return what was sent as the column of a field stores it.
 
-    `check_type` is what pydantic does with the value. Raises PydanticCustomError if
+    `check_type` is pydantic's own check. Raises PydanticCustomError if
     the column cannot hold it.
     """
     check_storable(value)
@@ -150,13 +150,13 @@ def fit_column(
 
 
 def fit_type(value: Any, kind: Any) -> Any:
-    """Give a value as a column of a kind keeps it; a time without a zone is in UTC."""
+    """Return a value as its column stores it; a time without a zone is taken as UTC."""
     if isinstance(value, datetime):
         return fit_datetime(value, kind)
     if isinstance(value, time) and value.tzinfo is not None:
         raise PydanticCustomError("zone", "A time of day has no zone, as in 12:30")
     if isinstance(value, timedelta):
-        # SQLite keeps 1970 and the duration: too long a one is an OverflowError here.
+        # SQLite stores 1970 plus the duration: one too long is an OverflowError here.
         datetime(1970, 1, 1, tzinfo=UTC) + value
     if isinstance(value, int):
         check_range(value, largest_integer(kind))
@@ -186,7 +186,7 @@ def fit_text(text: str, length: int | None) -> str:
 
 
 def largest_integer(kind: Any) -> int:
-    """Give the largest number of a column.
+    """Return the largest number that a column holds.
 
     From sqlite.org/datatype3.html and
     postgresql.org/docs/current/datatype-numeric.html.
@@ -208,9 +208,9 @@ def check_range(value: int, largest: int) -> None:
 
 
 def fit_decimal(value: Decimal, kind: Any) -> Decimal:
-    """Give a number as a column gives it back, and refuse one that would change.
+    """Return a number as its column gives it back, and refuse one that would change.
 
-    SQLite keeps a float, and SQLAlchemy reads 10 decimal places of it by default.
+    SQLite stores a float, and SQLAlchemy reads 10 decimal places of it by default.
     """
     if not value.is_finite() or abs(value.adjusted()) > MAX_EXPONENT:
         raise PydanticCustomError("out_of_range", "Out of range")

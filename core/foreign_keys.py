@@ -1,4 +1,4 @@
-"""Which foreign key failed: SQLite says only that one did.
+"""Which foreign key failed: SQLite only says that one did.
 
 It promises a sentence that names the field, or the table whose rows are in the way,
 where that can be told. Nothing else needs you to read this.
@@ -23,7 +23,7 @@ def needed(table: str) -> str:
 def explain(context: ExceptionContext) -> str:
     """Look for the reason on the connection where a statement has just failed."""
     execution: Any = context.execution_context  # None for a COMMIT
-    compiled: Any = getattr(execution, "compiled", None)  # None for SQL in a text
+    compiled: Any = getattr(execution, "compiled", None)  # None for SQL written as text
     written = getattr(compiled, "dml_compile_state", None)
     if context.connection is None or written is None:
         return UNKNOWN
@@ -56,7 +56,7 @@ def find_missing(
 def find_needed(
     connection: Connection, table: Table, where: Any, values: dict[str, Any]
 ) -> str | None:
-    """Find a table whose rows point to what was to be deleted."""
+    """Find a table whose rows refer to what was to be deleted."""
     for other in table.metadata.tables.values():
         for key in other.foreign_keys:
             if key.column.table is not table or key.ondelete in NEEDED_BY_NOBODY:

@@ -1,7 +1,7 @@
-r"""What the log tells about people: which account, from which address, and no more.
+r"""What the log says about people: which account, from which address, and no more.
 
 It promises `note`, a line that holds no email, name or password; that uvicorn's own
-lines leave out the query, where a password may stand; and that no client can forge a
+lines leave out the query, which may hold a password; and that no client can forge a
 line or colour the terminal (\x1b[31m does). Nothing else needs you to read this.
 """
 
@@ -13,7 +13,7 @@ log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 
 
 def printable(text: str) -> str:
-    """Write a control character, or another one that nobody sees, as its code."""
+    """Write control characters and other invisible ones as their codes."""
     if text.isprintable():
         return text
     shown = []
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 def note(request: Request, event: str) -> None:
     """Log what happened, and the address of who asked for it."""
-    # A Unix socket has no address, and a proxy may tell what its client has made up.
+    # A Unix socket has no address, and a proxy may pass on what its client made up.
     host: str = getattr(request.client, "host", "a Unix socket")
     log.warning("%s", printable(f"{event}, from {host}"))
 
@@ -48,6 +48,6 @@ def without_query(value: object) -> object:
 
 
 def install() -> None:
-    """Let both of uvicorn's loggers leave out queries."""
+    """Make both of uvicorn's loggers leave out queries."""
     logging.getLogger("uvicorn.access").addFilter(hide_query)
     log.addFilter(hide_query)

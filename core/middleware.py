@@ -25,8 +25,8 @@ log = logging.getLogger("uvicorn.error")
 MAX_BODY = 64 * 1024  # bytes
 MAX_HEADERS = 16 * 1024  # bytes, as in Node: a Content-Type of 5 MB takes 7 s to parse
 
-# Set by main.py's lifespan. Starlette runs no lifespan of an app that is mounted in
-# another one, and TestClient only runs it in `with`.
+# Set by main.py's lifespan. Starlette does not run the lifespan of an app that is
+# mounted in another one, and TestClient runs it only in `with`.
 has_started = threading.Event()
 NOT_STARTED = (
     "The API was not started, so it may lack tables. If it is mounted in another app,"
@@ -38,10 +38,10 @@ HeaderList = list[tuple[bytes, bytes]]
 
 
 def is_route(scope: Scope, path: str, *, or_mount: bool = False) -> bool:
-    """Tell whether a path leads to a route, or into a site that is mounted."""
+    """Tell whether a path leads to a route, or into a mounted site."""
     wanted = {**scope, "path": path}
     for route in scope["app"].routes:
-        # One that is mounted at / takes any path.
+        # A mount at / takes any path.
         if isinstance(route, Mount) and not (or_mount and route.path):
             continue
         if route.matches(wanted)[0] is not Match.NONE:
@@ -50,7 +50,7 @@ def is_route(scope: Scope, path: str, *, or_mount: bool = False) -> bool:
 
 
 def clean_path(scope: Scope) -> None:
-    """Let the path begin with the prefix, once, and end without a slash.
+    """Make the path begin with the prefix, once, and end without a slash.
 
     `uvicorn --root-path /v1` puts /v1 before each path, since a proxy is expected to
     cut it off. One that does not sends /v1/v1/api/users.
@@ -71,9 +71,7 @@ def clean_path(scope: Scope) -> None:
 
 
 class PathAndHeadersMiddleware:
-    """A prefix is kept, a slash at the end means nothing, HEAD is GET, and answers have
-    safe headers.
-    """
+    """Keep the prefix, ignore a slash at the end, answer HEAD, add safe headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -89,7 +87,7 @@ class PathAndHeadersMiddleware:
         prefix = scope.get("root_path", "")
         is_head = scope["method"] == "HEAD"
         if is_head:
-            scope = {**scope, "method": "GET"}  # the server must still know of HEAD
+            scope = {**scope, "method": "GET"}  # the server must still see HEAD
 
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -107,7 +105,7 @@ class PathAndHeadersMiddleware:
 
 
 def find_excess(scope: Scope) -> type[errors.Refusal] | None:
-    """Tell what of a request is too large before anything looks into it."""
+    """Find what in a request is too large, before anything looks into it."""
     size = 0
     for name, value in scope["headers"]:
         size += len(name) + len(value)
@@ -119,9 +117,9 @@ def find_excess(scope: Scope) -> type[errors.Refusal] | None:
 
 
 def without_charset(headers: HeaderList) -> HeaderList:
-    """Hide which charset a multipart form names: it is UTF-8, as browsers send it.
+    """Hide the charset that a multipart form names: it is UTF-8, as browsers send it.
 
-    Starlette would decode it with any codec of Python's: with punycode 64 KiB take 1 s.
+    Starlette would decode it with any codec of Python's: 64 KiB of punycode take 1 s.
     """
     kept = []
     for name, value in headers:
@@ -134,7 +132,7 @@ def without_charset(headers: HeaderList) -> HeaderList:
 
 
 class LimitsMiddleware(RequestBodyLimitMiddleware):
-    """Starlette's limit of a body, answered as JSON, and what else costs too much."""
+    """Starlette's body limit, answered as JSON, and limits for other costly input."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(app, MAX_BODY)
@@ -148,7 +146,7 @@ class LimitsMiddleware(RequestBodyLimitMiddleware):
             response = errors.answer(excess.status, excess.text)
             await response(scope, receive, send)
             return
-        if scope["method"] == "GET":  # a body that no route reads
+        if scope["method"] == "GET":  # no route reads its body
             await self.app(scope, receive, send)
             return
         # Not a copy of the scope: tools/tour/ reads the route from it afterwards.
@@ -159,7 +157,7 @@ class LimitsMiddleware(RequestBodyLimitMiddleware):
 class BrowserMiddleware(CORSMiddleware):
     """Starlette's CORS, for requests that a browser sends from a page elsewhere.
 
-    Only those have an Origin; to wrap all others, too, would cost a read a twentieth.
+    They have an Origin; wrapping all others, too, would slow a read by a twentieth.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,7 +167,7 @@ class BrowserMiddleware(CORSMiddleware):
         await super().__call__(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer what a browser asks first; a refusal says which setting it is."""
+        """Answer what a browser asks first; a refusal names the setting."""
         origin = request_headers["origin"]
         if self.is_allowed_origin(origin):
             return super().preflight_response(request_headers)

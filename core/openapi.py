@@ -1,7 +1,7 @@
-"""What /docs and generated clients know of each route: its refusals and headers.
+"""What /docs and generated clients know about each route: its refusals and headers.
 
 It promises a dictionary for `responses=` of each route, and `documented` to make one;
-and that behind a prefix, too, /docs sends requests and log-ins where the API is.
+and that /docs sends requests and log-ins to where the API is, even behind a prefix.
 Nothing else needs you to read this.
 """
 
@@ -41,15 +41,15 @@ class Mistakes(SQLModel):
 
 
 def get_operation_id(route: APIRoute) -> str:
-    """Name an operation in generated clients as its function is named here."""
+    """Name an operation in generated clients after its function here."""
     return route.name
 
 
 async def show_document(request: Request) -> JSONResponse:
     """Show the OpenAPI document, with the prefix in it if there is one.
 
-    FastAPI's own route, which this one stands before, writes the prefix as the server
-    "/v1". Beside that a tokenUrl "api/login" is /api/login, outside of the prefix.
+    FastAPI's own route, which comes after this one, writes the prefix as the server
+    "/v1". A tokenUrl "api/login" would then be /api/login, outside the prefix.
     """
     document = request.app.openapi()
     prefix = request.scope["root_path"]
@@ -64,7 +64,7 @@ async def show_document(request: Request) -> JSONResponse:
 
 
 def add_prefix(flow: dict[str, Any], prefix: str) -> None:
-    """Put the prefix before the addresses of a log-in, but not those elsewhere."""
+    """Put the prefix before the URLs of a log-in, but not before those elsewhere."""
     for name in ("tokenUrl", "authorizationUrl", "refreshUrl"):
         url = flow.get(name, "://")
         if "://" not in url:

@@ -1,8 +1,8 @@
-"""What happens to a crowd while the database does not answer, or cannot be written.
+"""What happens to a crowd while the database does not answer, or takes no writes.
 
-The first who ask wait for seconds until their 503, a few at a time. Behind them a crowd
-would wait for minutes. It promises an `Outage` that tells the crowd: it is on for half
-a second from each request that has waited in vain. Nothing else needs you to read this.
+The first to ask wait seconds for their 503, a few at a time. Behind them a crowd would
+wait for minutes. It promises an `Outage` that warns the crowd: it is on for half a
+second after each request that has waited in vain. Nothing else needs you to read this.
 """
 
 import selectors
@@ -31,11 +31,11 @@ class Outage:
 
 
 class WritingOutage(Outage):
-    """The same for writers alone.
+    """The same for writers only.
 
     A COMMIT that waits for a standby goes on in PostgreSQL when its client has gone. If
     it were forgotten, each later one would leave another process there, until the
-    server takes no connections. To cancel it would be worse: PostgreSQL then shows
+    server takes no connections. Cancelling it would be worse: PostgreSQL then shows
     everybody what no standby has. So its socket is kept until the server answers.
     """
 
@@ -45,7 +45,7 @@ class WritingOutage(Outage):
         self.waiting_commits: list[socket.socket] = []
 
     def keep(self, descriptor: int) -> None:
-        """Begin, and keep a connection's socket, which the driver is about to close."""
+        """Begin an outage, and keep a socket that the driver is about to close."""
         copy = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
         with self.lock:
             self.waiting_commits.append(copy)

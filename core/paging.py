@@ -1,8 +1,8 @@
-"""Pages of the list, of the same cost at its start and at its end.
+"""Pages of the list, which cost the same at its start and at its end.
 
 It promises `Page`, what somebody asks for; `find_page`, its accounts and where the next
-page goes on; and `count`, how many match. Instead of counting rows that are skipped, a
-page begins behind the last account of the page before, which an index finds at once:
+page begins; and `count`, how many match. Instead of counting rows to skip, a page
+begins after the last account of the page before, which an index finds at once:
 use-the-index-luke.com/no-offset. Nothing else needs you to read this.
 """
 
@@ -63,7 +63,7 @@ def sort_fields(sort: str) -> list[str]:
 
 
 def parse_after(sort: str, after: str) -> dict[str, Any]:
-    """Give the values of the last account's sort fields."""
+    """Return the values of the last account's sort fields."""
     value, comma, last_id = after.rpartition(",")
     values: dict[str, Any] = {}
     field = sort.removeprefix("-")
@@ -113,7 +113,7 @@ def select_page(sort: str, *, is_first: bool) -> Any:
 
 
 def page_values(page: Page) -> dict[str, Any]:
-    """Give the values for the page's query: one row more, and where it begins."""
+    """Return the values for a page's query: one extra row, and where it begins."""
     values: dict[str, Any] = {"limit": page.limit + 1}
     if page.after:
         values.update(parse_after(page.sort, page.after))
@@ -130,9 +130,9 @@ def matches(q: str) -> ColumnElement[bool]:
 
 
 def in_lower_case(column: Any, q: str) -> Any:
-    """Build lower(column), also for the letters of q that lower() may not know.
+    """Build lower(column), even for letters of q that lower() may not know.
 
-    On PostgreSQL with the locale C it knows A to Z alone.
+    On PostgreSQL with the locale C it knows only A to Z.
     """
     lower = func.lower(column)
     if SQLITE:  # whose lower() is in core/engine.py

@@ -1,7 +1,7 @@
 """How long anybody waits for a PostgreSQL that says nothing at all.
 
 A cable was pulled, a server was frozen, a COMMIT waits for a standby that is gone: then
-no time-out of the server's own ends a query. It promises a `Connection` on which
+none of the server's own time-outs ends a query. It promises a `Connection` on which
 nothing waits for ever. Nothing else needs you to read this.
 """
 
@@ -16,7 +16,7 @@ from core import errors, outages
 
 T = TypeVar("T")
 
-# Seconds. Together an answer takes less than 10: to look whether a connection from the
+# Seconds. An answer takes less than 10 in all: to see whether a connection from the
 # pool still works, and to open another one (connect_timeout in core/postgresql.py).
 FOR_PING = 3.0
 FOR_COMMIT = 5.0
@@ -42,7 +42,7 @@ class Connection(psycopg.Connection[Any]):
     def wait(
         self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None
     ) -> T:
-        """Wait for the answer; psycopg does it here for everything that is asked."""
+        """Wait for the answer; psycopg calls this for everything that it asks."""
         try:
             wanted = next(gen)
         except StopIteration as end:  # there was nothing to ask
@@ -64,8 +64,8 @@ class Connection(psycopg.Connection[Any]):
             outages.writing.keep(self.pgconn.socket)
         elif self.is_in_transaction:
             outages.silence.begin()
-        # Else something between us may have forgotten this connection, which was not
-        # used for long: another one may be answered.
+        # Otherwise something between us may have forgotten this connection, which was
+        # idle for long: another one may get an answer.
         self.pgconn.finish()
 
     def commit(self) -> None:
@@ -81,14 +81,14 @@ class Connection(psycopg.Connection[Any]):
 
 
 def until_silent(generator: PQGen[T], wanted: Wait, seconds: float) -> PQGen[T]:
-    """Go along with what psycopg does, until nothing comes for so many seconds."""
+    """Do what psycopg does, until nothing comes for so many seconds."""
     heard = time.monotonic()
     try:
         while True:
             ready = yield wanted
             if ready:
                 heard = time.monotonic()
-            elif time.monotonic() > heard + seconds:  # asked every 0.1 s
+            elif time.monotonic() > heard + seconds:  # checked every 0.1 s
                 raise NoAnswer(f"no answer for {seconds:g} s")
             wanted = generator.send(ready)
     except StopIteration as end:

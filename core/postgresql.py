@@ -1,10 +1,10 @@
-"""PostgreSQL: how a connection is opened, also to a pooler such as PgBouncer.
+"""PostgreSQL: how a connection is opened, even to a pooler such as PgBouncer.
 
-It promises that a start waits for a server that is not there yet, and ends where
-waiting is in vain; that time-outs and UTC hold in every transaction; that nothing else
-is left in a connection that a pooler may hand to others; and that a connection to a
-server which does not answer, or may no longer be written, is given up. Nothing else
-needs you to read this.
+It promises that a startup waits for a server that is not there yet, and stops where
+waiting cannot help; that time-outs and UTC hold in every transaction; that nothing else
+is left in a connection that a pooler may hand to others; and that a connection is given
+up if its server does not answer or no longer takes writes. Nothing else needs you to
+read this.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from core.signals import handled_by
 
 log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 
-# Seconds, then the answer is 503.
+# Seconds; after that, the answer is 503.
 LOCK_TIMEOUT = 4
 STATEMENT_TIMEOUT = 7
 PATIENCE = STATEMENT_TIMEOUT + 1  # the server would have ended it, if it were alive
@@ -35,10 +35,10 @@ SETTINGS = {
     "timezone": "UTC",
     "statement_timeout": f"{STATEMENT_TIMEOUT}s",
     "lock_timeout": f"{LOCK_TIMEOUT}s",
-    # Ours may be cut off or frozen: then its locks must not stay for ever.
+    # Our host may be cut off or frozen: then its locks must not stay for ever.
     "idle_in_transaction_session_timeout": "60s",
 }
-# Nor its connections; to a pooler they are no concern of ours.
+# Nor must its connections; those of a pooler are no concern of ours.
 SERVER_KEEPALIVES = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "5",
@@ -47,16 +47,16 @@ SERVER_KEEPALIVES = {
 READ_ONLY_TRANSACTION = "25006"
 CANCEL_SECONDS = 2
 NOT_NOW = "not answered a moment ago"
-START_SECONDS = 30  # that a start waits for the server
+START_SECONDS = 30  # the longest that a startup waits for the server
 # How PgBouncer, Neon's and Supabase's poolers answer `options` at the start of a
 # connection (github.com/pgbouncer/pgbouncer/issues/875).
 REFUSED = "unsupported startup parameter"
 options_are_refused = threading.Event()
-# What passes though the server answers: a pooler without its server, and a server
-# whose connections are all taken by the workers that are being replaced; a standby
-# that is about to become what target_session_attrs asks for. The last ones are said of
-# a host that is not there: to ask it once more would hold Python up, and uvicorn ends a
-# worker that says nothing for 5 s.
+# What passes although the server answers: a pooler without its server; a server whose
+# connections are all taken by the workers that are being replaced; a standby that is
+# about to become what target_session_attrs asks for. The last ones are about a host
+# that is not there: asking it once more would block Python, and uvicorn ends a worker
+# that says nothing for 5 s.
 BUSY = (
     "cannot connect to server",
     "server login has been failing",
@@ -68,12 +68,12 @@ BUSY = (
     "no answer for",
     NOT_NOW,
 )
-# What does not pass though libpq says that nobody has answered.
+# What does not pass, although libpq says that nobody has answered.
 WRONG = ("does not support SSL", "certificate")
 
 
 def missing_settings(options: str) -> dict[str, str]:
-    """Give our settings but for those that the URL's `options` have: theirs count."""
+    """Return our settings, except those that the URL's `options` set instead."""
     found = re.findall(r"(?:-c\s*|--)([\w.-]+)\s*=", options)
     theirs = {name.replace("-", "_").lower() for name in found}
     ours = SETTINGS | SERVER_KEEPALIVES
@@ -89,13 +89,13 @@ SET_LOCAL = "; ".join(
     if name in SETTINGS
 )
 
-# Of several hosts each takes its time.
+# Seconds; of several hosts, each may take as long.
 CONNECT_TIMEOUT = "2" if "," in DATABASE.parameters.get("host", "") else "3"
-# What the URL has of these counts instead.
+# The URL's own values replace these.
 PARAMETERS = {
     "connect_timeout": CONNECT_TIMEOUT,
     "client_encoding": "utf8",
-    # Where the server's host is cut off, the connection ends within 10 s, also one that
+    # When the server's host is cut off, a connection ends within 10 s, even one that
     # waits for the end of a long query.
     "keepalives_idle": "5",
     "keepalives_interval": "2",
@@ -126,12 +126,12 @@ def connect(
 def connect_anyway(
     dialect: Dialect, record: ConnectionPoolEntry, parameters: dict[str, Any]
 ) -> Any:
-    """Open a connection, and look whether it leads to a pooler.
+    """Open a connection, and see whether it leads to a pooler.
 
-    Directly, the settings go with the connection. A pooler in transaction mode gives
-    each transaction any connection of its own, so what is set or prepared in one would
-    be missing in the next and be there for strangers. So behind any pooler nothing is
-    prepared, and `begin`, below, makes the settings a part of each transaction.
+    Without a pooler, the settings go with the connection. A pooler in transaction mode
+    gives each transaction any of its connections, so what is set or prepared in one
+    would be missing in the next, and be there for strangers. So behind any pooler
+    nothing is prepared, and `begin`, below, sets the settings in each transaction.
     """
     from core import patience  # it needs psycopg
 
@@ -146,7 +146,7 @@ def connect_anyway(
             raise
         options_are_refused.set()  # the next connection need not ask
         connection = patience.Connection.connect(**parameters)
-    # It is asked in any case: a pooler may answer whose server does not.
+    # Ask in any case: a pooler may answer although its server does not.
     is_pooled = not is_direct(connection) or options_are_refused.is_set()
     if is_pooled:
         connection.prepare_threshold = None
@@ -157,7 +157,7 @@ def connect_anyway(
 
 
 def find_patience(connection: Any) -> float:
-    """Give how many seconds of silence in a query mean that nobody is there."""
+    """Return how many seconds of silence in a query mean that nobody is there."""
     if "statement_timeout" in OUR_SETTINGS:
         return PATIENCE
     query = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"
@@ -166,16 +166,16 @@ def find_patience(connection: Any) -> float:
 
 
 def is_direct(connection: Any) -> bool:
-    """Tell whether the process that answers is the one that said so at the beginning.
+    """Tell whether the process that answers has the id announced at the beginning.
 
-    A pooler makes a number up, since it has no process for each client.
+    A pooler makes its id up, since it has no process for each client.
     """
     process = ask(connection, "SELECT pg_backend_pid()")
     return bool(process == connection.info.backend_pid)
 
 
 def ask(connection: Any, query: str) -> Any:
-    """Give the one value that a query finds, and begin no transaction for it."""
+    """Return the one value that a query finds, without beginning a transaction."""
     connection.autocommit = True
     (value,) = connection.execute(query).fetchone()
     connection.autocommit = False
@@ -185,7 +185,7 @@ def ask(connection: Any, query: str) -> Any:
 def begin(connection: Connection) -> None:
     """Set in a transaction what could not be set for the connection.
 
-    An engine's option `seconds` gives its queries more time; 0 is for ever.
+    An engine's option `seconds` gives its queries other limits; 0 means none.
     """
     driver: Any = connection.connection.dbapi_connection
     driver.is_in_transaction = True
@@ -194,7 +194,7 @@ def begin(connection: Connection) -> None:
     if info["is_pooled"]:
         if not driver.autocommit:
             connection.exec_driver_sql(SET_LOCAL)
-        else:  # a query of the fast lane has no transaction; closing it rolls back
+        else:  # the fast lane has no transaction; closing the connection rolls back
             connection.exec_driver_sql(f"BEGIN; {SET_LOCAL}")
     seconds = connection.get_execution_options().get("seconds")
     if seconds is not None:
@@ -207,9 +207,9 @@ def end(connection: Any, *_: object) -> None:
 
 
 def leave_read_only_server(context: ExceptionContext) -> None:
-    """Open other connections, for readers too: the primary may be another host now.
+    """Open new connections, for readers too: the primary may be another host now.
 
-    Not a second time within a second, where a crowd tries to write in vain.
+    Not a second time within a second, when a crowd tries to write in vain.
     """
     sqlstate = getattr(context.original_exception, "sqlstate", None)
     if sqlstate == READ_ONLY_TRANSACTION and context.connection is not None:
@@ -235,8 +235,8 @@ def install(engine: Engine) -> None:
 
 
 def reach(engine: Engine) -> None:
-    """Wait until the server is there, and see whether it can hold every name."""
-    # uvicorn's own handlers would only take a note.
+    """Wait until the server is there, and check that it can store every name."""
+    # uvicorn's own handlers would only make a note of the signal.
     with handled_by(stop), wait_for(engine) as connection:
         if connection.info["is_pooled"]:
             log.info(
@@ -272,9 +272,9 @@ def wait_for(engine: Engine) -> Connection:
 
 
 def may_come(reason: str) -> bool:
-    """Tell whether waiting may help: nobody answers, or a server that is starting.
+    """Tell whether waiting may help: nobody answers, or the server is starting.
 
-    libpq can tell that from a wrong password in every language: pg_isready asks it.
+    libpq can tell that from a wrong password, in every language, as pg_isready does.
     """
     if any(words in reason for words in BUSY):
         return True

@@ -1,9 +1,9 @@
-"""Queues with an end, for what only a few requests may do at once.
+"""Queues with a time limit, for what only a few requests may do at once.
 
 It promises `Queue` and `run_in_thread`; that nobody waits in them for ever, nor while
-the server stops; and that in a `Queue` nobody waits whose client has gone, and
-addresses take turns, so that a crowd from one of them makes nobody else wait. Nothing
-else needs you to read this.
+the server stops; and that a `Queue` drops requests whose client has gone and lets
+addresses take turns, so that a crowd from one makes nobody else wait. Nothing else
+needs you to read this.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Waiter(NamedTuple):
 
 
 class Queue:
-    """A few at once have a turn; the others wait, each address in a line of its own."""
+    """A few have a turn at once; the others wait, each address in a line of its own."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class Queue:
         line_length: float = math.inf,
     ) -> None:
         self.free = places
-        self.seconds = seconds  # that one waits at most
-        self.refusal = refusal  # for those who waited as long as that
-        self.outage = outage  # while it is on, nobody has a turn
+        self.seconds = seconds  # the longest that anybody waits
+        self.refusal = refusal  # for those who waited that long
+        self.outage = outage  # while it is on, nobody gets a turn
         self.line_length = line_length
         self.lines: dict[str, list[Waiter]] = {}  # the first line has the next turn
         self.busy: set[str | None] = set()
@@ -59,10 +59,10 @@ class Queue:
     async def turn(
         self, request: Request, key: str | None = None
     ) -> AsyncIterator[None]:
-        """Wait for a turn; of those with one key, one at a time has it.
+        """Wait for a turn; requests with the same key have theirs one at a time.
 
         Raises 429 if the line is too long, the queue's refusal after its seconds, and
-        503 if the database has just let somebody wait in vain.
+        503 if somebody has just waited for the database in vain.
         """
         waiter = Waiter(client_network(request), key, Event())
         line = self.lines.get(waiter.address, [])
@@ -84,7 +84,7 @@ class Queue:
             self.leave(waiter)
 
     def call_next(self) -> None:
-        """Give a free place to the next who may have it."""
+        """Give a free place to the next waiter that may have it."""
         if self.free == 0:
             return
         waiter = self.find_next()
@@ -121,7 +121,7 @@ class Queue:
 
 @contextmanager
 def until_over(request: Request, seconds: float) -> Iterator[CancelScope]:
-    """End the block after so many seconds, or when the client or the server goes."""
+    """End the block after so many seconds, or when client or server goes away."""
     with until_stopped(seconds) as scope:
         watcher = asyncio.create_task(cancel_without_client(request, scope))
         try:
@@ -153,9 +153,9 @@ def until_stopped(seconds: float) -> Iterator[CancelScope]:
 async def run_in_thread(
     limiter: CapacityLimiter, function: Callable[..., T], *arguments: Any
 ) -> T:
-    """Run a function in a thread of a few, and wait for one of them 10 s at most."""
+    """Wait at most 10 s for one of a few threads, and run a function in it."""
     with until_stopped(10):
-        # What has begun is not ended.
+        # A function that has begun runs to its end.
         return await to_thread.run_sync(function, *arguments, limiter=limiter)
     raise errors.DatabaseUnavailable
 
@@ -168,10 +168,10 @@ def stop_waiting() -> None:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let nobody wait any more once Ctrl-C or SIGTERM tells the server to stop.
+    """End all waiting as soon as Ctrl-C or SIGTERM tells the server to stop.
 
-    uvicorn answers every request before it ends the lifespan, so that would be too
-    late. Its own handlers of the signals are called from here.
+    The end of the lifespan would be too late: uvicorn answers every request before it.
+    Its own signal handlers are called from here.
     """
     loop = asyncio.get_running_loop()
 
@@ -184,7 +184,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def client_network(request: Request) -> str:
-    """Give the address of a client; of IPv6 the /64, which one customer gets whole."""
+    """Return a client's address; for IPv6 the /64, which one customer gets whole."""
     host: str = getattr(request.client, "host", "")  # there is none on a Unix socket
     try:
         address = ipaddress.ip_address(host)

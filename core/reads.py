@@ -36,7 +36,7 @@ scans = Queue(SCANS, SCAN_SECONDS, errors.SearchTooLong)
 
 
 async def read(statement: Executable, **parameters: Any) -> Rows:
-    """Run a query that finds its rows by an index, and give them as dictionaries."""
+    """Run a query that finds its rows by an index; return them as dictionaries."""
     if ON_LOOP:
         return fetch(loop_connection.get(), statement, parameters)
     return await run_in_thread(reading_threads, fetch_in_thread, statement, parameters)
@@ -76,8 +76,8 @@ class EndableQuery:
     def run(self, statement: Executable, parameters: dict[str, Any]) -> Rows:
         with scanning_engine.connect() as connection:
             self.end = ender(connection)
-            # It is closed instead of used again: an end that comes a moment too late
-            # would end somebody else's query.
+            # It is closed, not used again: an end that comes a moment too late would
+            # end somebody else's query.
             connection.detach()
             return fetch(connection, statement, parameters)
 

@@ -1,8 +1,8 @@
-"""Rules: what a row must be beside the types of its columns.
+"""Rules: what the database demands of a row besides the types of its columns.
 
 It promises `compare_rules` for core/schema.py: primary keys, references with their ON
 DELETE, what is unique, computed columns, defaults of the database and CHECK, compared
-alike on SQLite and PostgreSQL, where Alembic sees some on one of them or not at all.
+alike on SQLite and PostgreSQL; Alembic sees some of them on only one, or not at all.
 Nothing else needs you to read this.
 """
 
@@ -38,7 +38,7 @@ class Rule(NamedTuple):
 
 
 def rules_of(table: Table, dialect: Dialect) -> set[Rule]:
-    """List the rules of a table, in the models or as it was found in the database."""
+    """List the rules of a table, from the models or as found in the database."""
     rules = {Rule("the primary key", names(table.primary_key.columns))}
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):
@@ -53,8 +53,8 @@ def rules_of(table: Table, dialect: Dialect) -> set[Rule]:
             rules.add(Rule("computed", (column.name,)))
         elif column.server_default is not None:
             rules.add(Rule(DEFAULT, (column.name,)))
-    # Some types bring a CHECK on some databases, so the SQL is asked how many there
-    # are. PostgreSQL stores another text than it was given: they are only counted.
+    # Some types add a CHECK on some databases, so they are found in the SQL. They are
+    # only counted, since PostgreSQL does not store the text that it was given.
     checks = str(CreateTable(table).compile(dialect=dialect)).count("CHECK (")
     if checks:
         rules.add(Rule(f"{checks} CHECK"))
@@ -82,7 +82,7 @@ def names(columns: Iterable[Column[Any]]) -> tuple[str, ...]:
 
 
 def has_expressions(index: Index) -> bool:
-    """Tell whether an index is of more than columns, such as lower(name)."""
+    """Tell whether an index is on more than columns, such as lower(name)."""
     return any(not isinstance(part, Column) for part in index.expressions)
 
 
@@ -116,7 +116,7 @@ def compare_rules(
 
 
 def describe_way_out(rule: Rule, found_table: Table) -> str:
-    """Say how a unique index is dropped; that loses nothing, but rows may repeat."""
+    """Say how to drop a unique index; that loses nothing, but values may repeat."""
     for index in found_table.indexes:
         if rule == Rule(UNIQUE, names(index.columns)):
             return f'. This SQL ends it: DROP INDEX "{index.name}"'
@@ -124,7 +124,7 @@ def describe_way_out(rule: Rule, found_table: Table) -> str:
 
 
 def unique_indexes(table: Table, existing: set[Rule]) -> Iterator[ops.CreateIndexOp]:
-    """Give an index for each unique constraint that is missing.
+    """Yield an index for each missing unique constraint.
 
     It does the same as a constraint, which SQLite cannot add.
     """
@@ -155,8 +155,8 @@ def can_be_added(rule: Rule, found_table: Table) -> bool:
 
 
 def is_gone(rule: Rule, table: Table, found_table: Table) -> bool:
-    """Tell whether a rule holds nobody up, or is told of or replaced elsewhere."""
-    if rule.text == DEFAULT:  # it was for the rows that were older than their column
+    """Tell whether a rule does no harm, or is reported or replaced elsewhere."""
+    if rule.text == DEFAULT:  # it was for rows that were older than the column
         return True
     for column in rule.columns:
         if column not in table.columns:

@@ -1,9 +1,9 @@
-"""The tables: created when there are none, extended by what the models have more.
+"""The tables: created where they are missing, extended with what the models add.
 
-It promises that rows which exist stay as they are. Only additions are made; whatever
-could lose or invent data ends the start with a line that says so, and changes nothing.
-Alembic compares columns and indexes; core/rules.py what else a row must be. Nothing
-else needs you to read this.
+It promises that existing rows stay as they are. It only adds; a change that could lose
+or invent data stops the startup with a line that says so, and nothing is changed.
+Alembic compares columns and indexes; core/rules.py compares the other rules for a row.
+Nothing else needs you to read this.
 """
 
 import contextlib
@@ -45,8 +45,8 @@ from core.errors import passes_by_itself
 from core.rules import compare_rules, has_expressions, names, place
 from core.settings import DATABASE, exit_with
 
-# Requests wait behind a start that waits for a table on PostgreSQL. So it does not wait
-# for ever; but for longer than a statement of theirs may take.
+# On PostgreSQL, requests wait behind a startup that waits for a table. So it does not
+# wait for ever, only for longer than one of their statements may take.
 TABLE_TIMEOUT = "15s"
 
 WAYS_OUT = (
@@ -56,15 +56,15 @@ WAYS_OUT = (
 
 
 def create_or_extend_tables(engine: Engine, count: Executable) -> tuple[list[str], int]:
-    """Bring the tables up to the models; name what was added to older ones, and count.
+    """Bring the tables up to the models; return what was added to old ones, and count.
 
-    It counts here, where no other start has locked the table.
+    It counts here, where no other startup has locked the table.
     """
     try:
         with warnings.catch_warnings(), begin_alone(engine) as connection:
-            # Of indexes that Alembic does not compare: expression_indexes, below, does.
+            # About indexes that Alembic does not compare; expression_indexes does.
             warnings.filterwarnings("ignore", message=".*expression-based")
-            # Of tables that refer to each other: their order does not matter here.
+            # About tables that refer to each other: their order does not matter here.
             warnings.filterwarnings("ignore", message="Cannot correctly sort tables")
             old_tables = inspect(connection).get_table_names()
             create_tables(connection)
@@ -73,7 +73,7 @@ def create_or_extend_tables(engine: Engine, count: Executable) -> tuple[list[str
                 if name not in old_tables:
                     new_tables.append(name)
             added = extend_tables(connection)
-            if len(new_tables) < len(SQLModel.metadata.tables):  # not the first start
+            if len(new_tables) < len(SQLModel.metadata.tables):  # not the first startup
                 added = new_tables + added
             return added, connection.execute(count).scalar_one()
     except SQLAlchemyError as error:
@@ -92,12 +92,12 @@ def create_or_extend_tables(engine: Engine, count: Executable) -> tuple[list[str
 
 @contextlib.contextmanager
 def begin_alone(engine: Engine) -> Iterator[Connection]:
-    """Begin a transaction for which other starts wait, as it waits for theirs."""
+    """Begin a transaction that other startups wait for, as it waits for theirs."""
     with contextlib.ExitStack() as stack:
         try:
             lock_folder(stack)
-            engine = engine.execution_options(seconds=0)  # as long as others' starts
-            if READ_ONLY:  # it has no write lock to begin with
+            engine = engine.execution_options(seconds=0)  # as long as others take
+            if READ_ONLY:  # there is no write lock to take
                 engine = engine.execution_options(begin="BEGIN")
             connection = stack.enter_context(engine.begin())
             if engine.dialect.name == "postgresql":
@@ -111,14 +111,14 @@ def begin_alone(engine: Engine) -> Iterator[Connection]:
 
 
 def lock_folder(stack: contextlib.ExitStack) -> None:
-    """Wait for other starts on this SQLite file.
+    """Wait for other startups on this SQLite file.
 
-    SQLite's own lock does not tell a start, which ends, from a program that somebody
-    left open. It is the folder that is locked: a file of its own would stay behind.
+    SQLite's own lock does not tell a startup, which ends, from a program that somebody
+    left open. The folder is locked instead, since a lock file would stay behind.
     """
     if not ON_LOOP:
         return
-    with contextlib.suppress(ImportError):  # Windows has no fcntl: a start waits 4 s
+    with contextlib.suppress(ImportError):  # Windows has no fcntl: it waits 4 s
         import fcntl
 
         folder = os.open(FILE.parent, os.O_RDONLY)
@@ -140,13 +140,13 @@ def create_tables(connection: Connection) -> None:
 
 
 def extend_tables(connection: Connection) -> list[str]:
-    """Add what the tables lack and name it, or end the start."""
+    """Add what the tables lack and return its names, or stop the startup."""
     context = MigrationContext.configure(
         connection,
         opts={
             "compare_type": types_differ,
-            # A comment does nothing, and a default in the database is only for rows
-            # that were there before the field.
+            # Comments do nothing, and a default in the database is only for rows
+            # that are older than the field.
             "autogenerate_plugins": [
                 "alembic.autogenerate.*",
                 "~alembic.autogenerate.comments",
@@ -177,7 +177,7 @@ def extend_tables(connection: Connection) -> list[str]:
 
 
 def first_line(error: Exception) -> str:
-    """Give what went wrong, without the statement and without a row."""
+    """Return what went wrong, without the statement or a row."""
     return str(getattr(error, "orig", error)).partition("\n")[0]
 
 
@@ -185,7 +185,7 @@ def first_line(error: Exception) -> str:
 
 
 def find_changes(context: MigrationContext) -> list[MigrateOperation]:
-    """List what tables that exist must change to be as in the models."""
+    """List the changes that make existing tables match the models."""
     found: list[MigrateOperation] = []
     script = produce_migrations(context, SQLModel.metadata)
     for upgrade in script.upgrade_ops_list:
@@ -203,13 +203,13 @@ def find_changes(context: MigrationContext) -> list[MigrateOperation]:
             if (change.table_name, change.index_name) not in created:
                 continue  # an index that the models do not know does no harm
         if isinstance(change, (ops.AddConstraintOp, ops.DropConstraintOp)):
-            continue  # compare_rules, below, sees them on both databases
+            continue  # compare_rules sees them on both databases
         changes.append(change)
     return changes
 
 
 def expression_indexes(connection: Connection) -> Iterator[ops.CreateIndexOp]:
-    """Give the indexes such as lower(name) that SQLite lacks: Alembic leaves them."""
+    """Yield the indexes such as lower(name) that SQLite lacks: Alembic skips them."""
     statement = text("SELECT name FROM sqlite_master WHERE type = 'index'")
     existing = connection.execute(statement).scalars().all()
     for table in SQLModel.metadata.tables.values():
@@ -225,20 +225,20 @@ def types_differ(
     old: TypeEngine[Any],
     new: TypeEngine[Any],
 ) -> bool | None:
-    """Compare lengths, of which Alembic sees no change to or from none at all."""
+    """Compare lengths: Alembic overlooks a limit that was added or removed."""
     old_length = text_length(context.dialect, old)
     new_length = text_length(context.dialect, new)
     if old_length is None or new_length is None:
         return None  # Alembic decides
     if old_length == math.inf:
-        return False  # a limit that came later is for what comes in
+        return False  # a limit that was added later is for new values
     if new_length > old_length and context.dialect.name == "sqlite":
         return False  # it stores any length
     return new_length != old_length
 
 
 def text_length(dialect: Dialect, type_: TypeEngine[Any]) -> float | None:
-    """Give the longest that a text may be, or None for a type that is not text."""
+    """Return how long a text may be, or None for a type that is not text."""
     sql = type_.compile(dialect)
     found = re.fullmatch(r"VARCHAR(?:\((\d+)\))?", sql)
     if found is None:
@@ -272,7 +272,7 @@ def prepare_column(connection: Connection, change: ops.AddColumnOp) -> str | Non
                 key.target_fullname, onupdate=key.onupdate, ondelete=key.ondelete
             )
         )
-    # A column of its own, without what is added after it: an index, unique or not.
+    # A new column, without what is added after it: an index, unique or not.
     change.column = Column(
         model.name,
         model.type,
@@ -280,7 +280,7 @@ def prepare_column(connection: Connection, change: ops.AddColumnOp) -> str | Non
         nullable=model.nullable,
         server_default=model.server_default,
     )
-    change.inline_references = True  # SQLite can add them in no other way
+    change.inline_references = True  # SQLite cannot add them in any other way
     default = find_default(model)
     if default is not None and not references:  # old rows refer to nothing
         change.column.server_default = default_clause(connection, default, model.type)
@@ -304,7 +304,7 @@ def prepare_column(connection: Connection, change: ops.AddColumnOp) -> str | Non
 
 
 def find_default(model: Column[Any]) -> object:
-    """Give the default that is the same for every row, or None."""
+    """Return the default that is the same for every row, or None."""
     if isinstance(model.default, ScalarElementColumnDefault):
         return model.default.arg
     if isinstance(model.default, CallableColumnDefault):
@@ -333,7 +333,7 @@ def quote(connection: Connection, value: object, type_: TypeEngine[Any]) -> str:
 
 
 def describe_alteration(dialect: Dialect, change: ops.AlterColumnOp) -> str | None:
-    """Say how a column differs, unless it is only that a text may be longer."""
+    """Say how a column differs, unless a text may just be longer."""
     old_type = change.existing_type
     new_type = change.modify_type or old_type
     assert old_type is not None
@@ -387,4 +387,4 @@ def name_addition(change: MigrateOperation) -> str | None:
             return f"{table}.{name} (longer)"
         case ops.CreateIndexOp(index_name=name):
             return name
-    return None  # an index that is dropped to be created as it is now
+    return None  # an index that is dropped, to be created as it is now

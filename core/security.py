@@ -1,8 +1,8 @@
-"""Passwords, tokens, and the throttle that makes guessing take long.
+"""Passwords, tokens, and the throttle that slows guessing down.
 
-It promises `hash_password`, `find_by_password` and `find_access`; that no hash is made
-in the event loop; and that of wrong passwords a minute about ten are tried for an
-account from a network, and a hundred from a network. Nothing else needs you to read
+It promises `hash_password`, `find_by_password` and `find_access`; that nothing is
+hashed in the event loop; and that in a minute about ten wrong passwords are tried for
+an account from a network, and a hundred from a network. Nothing else needs you to read
 this.
 """
 
@@ -27,7 +27,7 @@ from models import MAX_PASSWORD, Token, User, UserPublic, WrongPassword, now
 
 # A hash takes a core for 0.2 s: in the event loop it would stop everybody.
 CORES = os.cpu_count() or 1
-# Nothing is hashed in vain: whoever hashes wants to write.
+# While nothing can be written, nothing is hashed: whoever hashes wants to write.
 hashing = Queue(CORES, 30, errors.TooBusy, outages.writing, line_length=100)
 hashing_threads = CapacityLimiter(CORES)
 storing_threads = CapacityLimiter(1)
@@ -46,30 +46,30 @@ async def hash_password(password: str, request: Request) -> str:
 
 
 def is_password(password: str, hashed_password: str) -> bool:
-    """Compare a password with a hash. For a wrong one, a cheaper hash takes as long."""
+    """Compare a password with a hash. A wrong one takes as long for a cheaper hash."""
     secret = password.encode(errors="replace")
     start = secret[:MAX_PASSWORD]  # bcrypt refuses to look at more bytes
     try:
         is_right = bcrypt.checkpw(start, hashed_password.encode())
-    except ValueError:  # a hash that bcrypt does not know, of an imported account
+    except ValueError:  # an imported account, with a hash that bcrypt does not know
         bcrypt.checkpw(start, no_hash(BCRYPT_ROUNDS).encode())
         return False
     if is_right and len(secret) <= MAX_PASSWORD:
         return True
-    # What a hash of 10 rounds lacks to one of 12: each round more doubles the work, so
-    # it is one of 10 and one of 11.
+    # The time that a hash of 10 rounds saves compared with one of 12: each extra round
+    # doubles the work, so it is one hash of 10 and one of 11.
     for rounds in range(find_rounds(hashed_password), BCRYPT_ROUNDS):
         bcrypt.checkpw(start, no_hash(rounds).encode())
     return False
 
 
 def no_hash(rounds: int) -> str:
-    """Make what no password is right for, to compare with for the time it takes."""
+    """Make a hash that no password matches, to take as long as a real one."""
     return bcrypt.gensalt(rounds).decode() + "." * 31
 
 
 def is_still_right(password: str, verified_hash: str | None, found_hash: str) -> bool:
-    """Tell whether a password that was right for a hash is right for the one found now.
+    """Tell whether a password that matched one hash matches the one found now.
 
     Another log-in with this password may have stored a stronger hash meanwhile.
     """
@@ -77,17 +77,17 @@ def is_still_right(password: str, verified_hash: str | None, found_hash: str) ->
 
 
 def find_rounds(hashed_password: str) -> int:
-    """Give the cost of a hash: in $2b$12$… it is the 12."""
+    """Return the cost of a hash: in $2b$12$… it is the 12."""
     return int(hashed_password.split("$")[2])
 
 
 def is_weak(hashed_password: str) -> bool:
-    """Tell whether BCRYPT_ROUNDS was raised since."""
+    """Tell whether BCRYPT_ROUNDS has been raised since the hash was made."""
     return find_rounds(hashed_password) < BCRYPT_ROUNDS
 
 
 def digest(text: str) -> str:
-    """Give the SHA-256 of a text, in hex."""
+    """Return the SHA-256 of a text, in hex."""
     return sha256(text.encode(errors="replace")).hexdigest()
 
 
@@ -95,7 +95,7 @@ def digest(text: str) -> str:
 
 
 class Access(NamedTuple):
-    """Who is asking, by which token, and the account that it is about."""
+    """Who is asking, with which token, and the account that it is about."""
 
     hashed_token: str
     asker_id: int
@@ -108,8 +108,8 @@ class Access(NamedTuple):
 
 
 PUBLIC_COLUMNS = [getattr(User, name).label(name) for name in UserPublic.model_fields]
-# Two rows of one table in one query, since a second query would cost a read a fifth
-# more: who is asking, and the account with an id; without an id it is their own.
+# Two rows of one table in one query: who is asking, and the account with the id, or
+# without an id their own. A second query would make a read a fifth slower.
 Asker = aliased(User)
 ACCOUNT_ID = func.coalesce(bindparam("user_id", None, Integer), Asker.id)
 SELECT_ACCESS = (
@@ -151,9 +151,9 @@ async def find_access(token: str | None, user_id: int | None = None) -> Access:
 
 
 def remove_expired(session: Session) -> None:
-    """Delete tokens and wrong passwords whose time is over, whoever they belong to.
+    """Delete expired tokens and wrong passwords, whoever they belong to.
 
-    A hundred at a time, and none that another worker deletes at this moment.
+    A hundred at a time, without those that another worker is deleting.
     """
     tokens = (
         select(Token.hashed_token)
@@ -191,7 +191,7 @@ def count_wrong_passwords(column: Any) -> Any:
     ).where(
         column == bindparam("value"),
         col(WrongPassword.expires_at) > bindparam("now"),
-        # Not what a clock that was wrong has dated far ahead.
+        # Not those that a wrong clock has dated far ahead.
         col(WrongPassword.expires_at) <= bindparam("end"),
     )
 
@@ -203,14 +203,14 @@ COUNT_FROM_ADDRESS = count_wrong_passwords(WrongPassword.address)
 async def find_by_password(
     statement: Any, password: str, account: str, request: Request, **who: Any
 ) -> dict[str, Any] | None:
-    """Give the id and hash that a statement finds if the password is right.
+    """Return the id and hash that a statement finds, if the password is right.
 
-    Raises 429 and 503. `account` says whose wrong passwords count together. They are
-    tried one after the other, so a crowd gets no more tries than one who comes often.
+    Raises 429 and 503. `account` says which wrong passwords count together. They are
+    tried one after another, so a crowd gets no more tries than a single client.
     """
     account = digest(account)
     address = digest(client_network(request))
-    # The turn ends when a wrong password is stored, so that the next one counts it.
+    # The turn ends once a wrong password is stored, so that the next one counts it.
     async with hashing.turn(request, account):
         await refuse_guessing(account, address)
         rows = await read(statement, **who)

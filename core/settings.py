@@ -1,6 +1,6 @@
-"""The settings: read from the environment, checked once, when the app is imported.
+"""The settings: read from the environment and checked once, when the app is imported.
 
-It promises a value for each, and `exit_with` for whoever finds that the server cannot
+It promises a value for each, and `exit_with` for code that finds that the server cannot
 start. Nothing else needs you to read this.
 """
 
@@ -12,24 +12,24 @@ from typing import NoReturn
 from core.database_url import Database, WrongURL, read_database_url
 from core.workers import fail_parent
 
-# Any port of this machine: where a front end runs while somebody writes it.
+# Any port of this machine: where a front end runs while it is being written.
 LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1)(:\d+)?"
-# What a browser sends as Origin: a scheme, a host in lower case and a port; of a page
-# that was opened as a file, "null" (html.spec.whatwg.org/multipage/browsers.html).
+# What a browser sends as Origin: a scheme, a host in lower case and a port, or "null"
+# for a page opened as a file (html.spec.whatwg.org/multipage/browsers.html).
 HOST = r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:]+\]"
 ORIGIN = re.compile(
     rf"(?P<scheme>[a-z][a-z0-9+.-]*)://({HOST})(:(?P<port>[1-9]\d{{0,4}}))?"
 )
-USUAL_PORTS = {"http": "80", "https": "443"}  # no browser sends them
+USUAL_PORTS = {"http": "80", "https": "443"}  # browsers leave them out
 MAX_PORT = 65_535
-# There are five kinds of work, and each needs one (core/engine.py).
+# Each of five kinds of work needs a connection (core/engine.py).
 POOL_SIZES = [str(size) for size in range(5, 1001)]
-ROUNDS = [str(rounds) for rounds in range(4, 32)]  # what bcrypt takes
-START_FAILED = 3  # by this exit code uvicorn knows that trying again is in vain
+ROUNDS = [str(rounds) for rounds in range(4, 32)]  # what bcrypt accepts
+START_FAILED = 3  # this exit code tells uvicorn not to try again
 
 
 def exit_with(reason: str) -> NoReturn:
-    """End the start with a reason instead of a traceback."""
+    """Stop the startup, with a reason instead of a traceback."""
     print(reason, file=sys.stderr, flush=True)  # noqa: T201 # there is no log yet
     sys.tracebacklimit = 0
     fail_parent(START_FAILED)
@@ -45,7 +45,7 @@ def read_database() -> Database:
 
 
 def read_pool_size() -> int | None:
-    """Give how many connections to PostgreSQL a worker may take, if that is set."""
+    """Return how many connections to PostgreSQL a worker may open, if that is set."""
     text = os.environ.get("DATABASE_POOL_SIZE", "").strip()
     if not text:
         return None
@@ -65,7 +65,7 @@ def read_bcrypt_rounds() -> int:
 
 
 def read_cors_origins() -> list[str]:
-    """Give the origins that a browser may call from."""
+    """Return the origins that a browser may call from."""
     text = os.environ.get("CORS_ORIGINS", "")
     origins = []
     for origin in text.split(","):
@@ -82,7 +82,7 @@ def read_cors_origins() -> list[str]:
 
 
 def is_origin(text: str) -> bool:
-    """Tell whether a browser can send a text as the origin of a page."""
+    """Tell whether a browser can send this text as the origin of a page."""
     found = ORIGIN.fullmatch(text)
     if found is None:
         return False
@@ -93,7 +93,7 @@ def is_origin(text: str) -> bool:
 
 
 def read_port() -> int:
-    """Give the port for `python main.py`; hosting providers choose it."""
+    """Return the port for `python main.py`; hosting providers set it."""
     text = os.environ.get("PORT") or "8000"
     if not re.fullmatch("[0-9]{1,5}", text) or int(text) > MAX_PORT:
         exit_with(f"PORT must be a whole number up to {MAX_PORT}, not {text[:80]!r}")
@@ -101,7 +101,7 @@ def read_port() -> int:
 
 
 def may_call(origin: str) -> bool:
-    """Tell whether a page from an origin may call from a browser."""
+    """Tell whether pages from this origin may call the API."""
     if CORS_ORIGIN_REGEX is not None:
         return re.fullmatch(CORS_ORIGIN_REGEX, origin) is not None
     return origin in CORS_ORIGINS or "*" in CORS_ORIGINS

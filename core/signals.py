@@ -15,7 +15,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def handled_by(handler: Handler) -> Iterator[dict[int, Any]]:
-    """Call a handler at these signals during the block; give those that were before."""
+    """Call a handler at these signals during the block; yield the earlier handlers."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # others get no signals
         for stop in (signal.SIGINT, signal.SIGTERM):

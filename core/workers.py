@@ -12,7 +12,7 @@ from typing import Any
 
 
 class ExitCode:
-    """Where this is received, the process ends with a code when it ends."""
+    """A process that receives this exits with the code, whenever it exits."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -22,11 +22,11 @@ class ExitCode:
 
 
 def fail_parent(code: int) -> None:
-    """Let uvicorn's parent process end with a code, once it has stopped its workers.
+    """Make uvicorn's parent process exit with a code, once it has stopped its workers.
 
-    When a worker cannot start, it stops the others and itself, but with 0, as if all
-    were well; systemd's `Restart=on-failure` and Docker's would leave it at that. It
-    asks each worker over a pipe, twice a second, whether it is alive.
+    When a worker cannot start, the parent stops the others and itself, but with 0, as
+    if all were well; systemd's `Restart=on-failure` and Docker's would leave it at
+    that. Twice a second, it asks each worker over a pipe whether it is alive.
     """
     arguments = getattr(multiprocessing.current_process(), "_kwargs", {})
     worker = getattr(arguments.get("target"), "__self__", None)
