@@ -25,7 +25,7 @@ log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 async def get_session(request: Request) -> AsyncIterator[Session]:
     """Give a session to one request.
 
-    Only a few requests have one at a time. The others wait here for their turn, without
+    Only a few requests have one at once. The others wait here for their turn, without
     a thread or a connection, for half a minute at most. A request that may write has
     the database's lock from its first query on, so what it reads is still true when it
     writes. A GET has no lock: let it only read.
@@ -41,8 +41,8 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 # The fast lane is `read(statement, …)`, in core/reads.py. A query in a session costs
 # 250 µs: a thread, a connection, building the statement, an object for each row.
 # SQLite needs 10 µs of it. So the queries that nearly every request makes, who is
-# asking and the list, are built once and run without. Your own routers need it when
-# you have measured that they do.
+# asking and the list, are built once and run without a session. Use it in your own
+# routers only where you have measured that it helps.
 
 
 def create_database() -> None:

@@ -28,21 +28,21 @@ log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Do what is above yield before the first request, what is below it at the end."""
+    """Run what is above yield before the first request, and the rest at the end."""
     create_database()
-    log.info("To try the API out, open /docs at the address of Uvicorn")
-    middleware.has_started.set()  # a request that comes before is told why it fails
+    log.info("To try the API, open /docs at the address that Uvicorn shows")
+    middleware.has_started.set()  # an earlier request is told why it fails
     # Without this, Python would scan all loaded code for garbage again and again.
-    # Together with rarer scans it makes reads 8 % faster.
+    # Together with rarer scans, it makes reads 8 % faster.
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
-    with queues.ended_by_signals():  # at Ctrl-C, nobody goes on waiting
+    with queues.ended_by_signals():  # at Ctrl-C, all waiting ends
         yield
     engine.close()
 
 
 DESCRIPTION = """
-Accounts with log-in. Begin with *Create User*: try it out, and execute. Then press
+Accounts with log-in. Begin with *Create User*: **Try it out**, **Execute**. Then press
 **Authorize**, with that email as `username` and its password, and try *Read User* with
 `me`.
 """
@@ -90,9 +90,9 @@ if __name__ == "__main__":
         "main:app",
         host=os.environ.get("HOST") or "127.0.0.1",
         port=settings.read_port(),
-        root_path=os.environ.get("ROOT_PATH", ""),  # a prefix that a proxy cuts off
+        root_path=os.environ.get("ROOT_PATH", ""),  # a prefix that a proxy strips
         # A proxy keeps a connection for 60 s. By default uvicorn closes it after 5 s,
-        # maybe just when the proxy sends a request on it: that one would be a 502.
+        # perhaps just as the proxy sends a request on it, which would then be a 502.
         timeout_keep_alive=75,
         # Docker kills what has not stopped after 10 s.
         timeout_graceful_shutdown=8,

@@ -24,7 +24,7 @@ MAX_NAME = 100  # characters
 MAX_ID = 2**31 - 1  # what the column of an id holds on PostgreSQL
 MAX_PASSWORD = 72  # bytes in UTF-8: bcrypt's limit
 
-# For /docs only: what it suggests to send.
+# For /docs only: example values.
 NAME_EXAMPLE = {"examples": ["John Doe"]}
 PASSWORD_EXAMPLE = {"examples": ["secret"]}
 # Not EmailStr: that would keep an address's capital letters, and UserCreate does not.
@@ -156,11 +156,11 @@ class UserUpdate(UserCreate):
 
     model_config = {"json_schema_extra": {"examples": [{"name": "John"}]}}
 
-    current_password: str  # may be left out, as all fields here
+    current_password: str  # may be left out, like all fields here
     is_admin: StrictBool  # true or false, but not 1 or "yes"
 
 
-# Stops the start if one of them has a field that User lacks.
+# Stops the startup if one of them has a field that User lacks.
 check_fields(User, UserCreate, UserUpdate, UserPublic)
 
 

@@ -104,6 +104,12 @@ def read_postgresql(text: str, rest: str) -> Database:
         found = conninfo.conninfo_to_dict(f"postgresql://{rest}")
     except ProgrammingError as error:
         unknown = re.search(r'invalid URI query parameter: "(.+)"', str(error))
+        if unknown is not None and "password" in unquote(rest):
+            # Its name is not told: it may be what follows a & in the password.
+            raise WrongURL(
+                "libpq, which reads it, does not have one of its parameters: leave it"
+                " out, or if that is a part of the password, write & as %26"
+            ) from None
         if unknown is not None:
             raise WrongURL(
                 f"libpq, which reads it, has no parameter {unknown[1]!r}: leave it out"
@@ -136,4 +142,13 @@ def encode_hint() -> str:
 def hide_password(text: str) -> str:
     """Hide the password where libpq finds one: before the @, or in a parameter."""
     text = re.sub(r"://([^:@/]*):[^@/]*@", r"://\1:***@", text, count=1)
-    return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", text)
+    address, _, query = text.partition("?")
+    if not query:
+        return text
+    shown = []
+    for parameter in query.split("&"):
+        name, _, value = parameter.partition("=")
+        if unquote(name).endswith("password"):
+            value = "***"
+        shown.append(f"{name}={value}")
+    return f"{address}?{'&'.join(shown)}"

@@ -22,13 +22,13 @@ BearerToken = Annotated[str | None, Depends(oauth2_scheme)]
 
 
 async def get_current_user(token: BearerToken) -> UserPublic:
-    """Find whose token it is; raises 401."""
+    """Return the account whose token it is; raises 401."""
     access = await find_access(token)
     return access.user
 
 
 async def get_current_admin(token: BearerToken) -> UserPublic:
-    """Find the administrator whose token it is; raises 401 and 403."""
+    """Return the administrator whose token it is; raises 401 and 403."""
     user = await get_current_user(token)
     if not user.is_admin:
         raise errors.AdministratorsOnly
@@ -44,7 +44,7 @@ def is_id_or_me(user_id: str) -> str:
     raise PydanticCustomError("user_id", "An id, or me")
 
 
-# What /docs shows; of a function that checks it would show nothing.
+# What /docs shows: it cannot look inside a function that checks.
 ID_OR_ME: JsonDict = {
     "anyOf": [
         {"type": "integer", "minimum": 1, "maximum": MAX_ID},
@@ -77,9 +77,9 @@ AccessDep = Annotated[Access, Depends(get_access)]
 
 
 def lock_users(session: Session, access: Access) -> tuple[User, User]:
-    """Read who is asking, and the account, again, to change it in this transaction.
+    """Read the asker and the account again, to change it in this transaction.
 
-    What allowed the change may have ended while a password was hashed, so it is asked
+    What allowed the change may have ended while a password was hashed, so it is checked
     again here, where nobody else can change it; raises 401, 403 and 404.
     """
     # Lock both rows until the commit, always in the order of their ids, or two

@@ -22,11 +22,11 @@ LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
 
 
 class Login(NamedTuple):
-    """Whose email and password it is."""
+    """Who is logging in, and with which password."""
 
     user_id: int
     password: str
-    verified_hash: str  # the hash that the password is right for
+    verified_hash: str  # the hash that the password matches
     stronger_hash: str | None  # one to store instead, if BCRYPT_ROUNDS was raised
 
 
@@ -62,7 +62,7 @@ def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
         raise errors.WrongLogin
     if login.stronger_hash is not None and security.is_weak(user.hashed_password):
         user.hashed_password = login.stronger_hash
-    # Not a JWT, which nobody can end: 32 random bytes, of which the table has a digest.
+    # Not a JWT, which nobody can revoke: 32 random bytes; the table has their digest.
     access_token = secrets.token_urlsafe(32)
     token = Token(
         hashed_token=security.digest(access_token),

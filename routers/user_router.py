@@ -44,7 +44,7 @@ def create_user(
     try:
         session.commit()
     except IntegrityError as error:
-        # The email is taken. The unique index tells; what a SELECT had found before
+        # The email is taken. The unique index tells; what a SELECT found earlier
         # could be outdated by now. from None: the log needs no traceback of it.
         raise errors.conflict(error) from None
     # Where the new account can be read: behind a proxy this path has a prefix, too.
@@ -60,7 +60,7 @@ async def list_users(
     response: Response,
 ) -> Rows:
     """List accounts page by page, for administrators. `Link` leads to the next page."""
-    # Dictionaries: response_model makes accounts of them.
+    # Dictionaries: response_model turns them into accounts.
     rows, after = await paging.find_page(request, page)
     if page.count:
         total = await paging.count(request, page.q)
@@ -107,7 +107,7 @@ async def prepare_change(
         account = await find_by_password(
             SELECT_BY_ID,
             values["current_password"],
-            f"user {user.id}",  # under this name wrong tries count together
+            f"user {user.id}",  # wrong passwords count together under this name
             request,
             user_id=user.id,
         )
@@ -138,7 +138,7 @@ def update_user(change: PreparedChange, session: SessionDep, request: Request) -
             current_password, change.verified_hash, user.hashed_password
         ):
             raise errors.WrongCurrentPassword
-    # It skips what is no column of User: password and current_password.
+    # It skips what is not a column of User: password and current_password.
     user.sqlmodel_update(values, update=change.new_hash)
     session.add(user)
     if change.new_hash:  # a new password ends all log-ins but this one

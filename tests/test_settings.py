@@ -93,6 +93,8 @@ def need_driver(url: str) -> None:
         ("postgres://u:hunter2@h/my db", "a space as %20"),
         ("postgres://u:hunter2@h/db?pgbouncer=true", "no parameter 'pgbouncer'"),
         ("postgres://u:hunter2@h/db?schema=x", "no parameter 'schema'"),
+        ("postgres://u@h/db?password=x&hunter2=y", "& as %26"),
+        ("postgres://u@h/db?pass%77ord=x&hunter2=y", "& as %26"),
         ("postgres://u:hunter2@h/db?sslmode", "cannot be read"),
         ("postgres://u:hunter2%zz@h/db", "% as %25"),
         ("postgres://u:hunter2@2@h/db", "@ as %40"),
@@ -146,14 +148,21 @@ def test_a_url_is_read_as_it_is_handed_out(text: str, found: Any) -> None:
         assert found.items() <= database.parameters.items()
 
 
-def test_a_url_is_shown_without_its_password() -> None:
-    url = (
-        "postgres://u:hunter2@h/db?sslmode=require&password=hunter2&sslpassword=hunter2"
-    )
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("", ""),
+        ("?sslmode=require&password=hunter2", "?sslmode=require&password=***"),
+        ("?sslpassword=hunter2&sslmode=require", "?sslpassword=***&sslmode=require"),
+        ("?pass%77ord=hunter2", "?pass%77ord=***"),
+        ("?password=hunter2%26hunter2", "?password=***"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(query: str, shown: str) -> None:
+    url = "postgres://u:hunter2@h/db" + query
     need_driver(url)
     database = read_database_url(url)
-    shown = "postgres://u:***@h/db?sslmode=require&password=***&sslpassword=***"
-    assert database.url == shown
+    assert database.url == "postgres://u:***@h/db" + shown
     assert database.name == "postgres://u:***@h/db"
 
 
