@@ -270,7 +270,7 @@ def test_a_locked_database_holds_up_nobody_who_only_reads(
         assert ann("DELETE", "/users/12345").status_code == 403
         assert ann("GET", "/users/me").json() == ann.account
         assert server.client.get("/health").status_code == 200
-        assert len(crowd.answers) < 20, "the crowd still waits"
+        assert len(crowd.answers) < 20, "the crowd is still waiting"
         server.stop()
     assert crowd.statuses() == {503: 20}
     for answer in crowd.answers:
@@ -286,7 +286,7 @@ def test_a_crowd_of_writers_at_a_locked_file_does_not_wait_one_by_one(
     assert ann("POST", "/notes", json={"text": "x"}).status_code == 201
     with locked(server), Crowd(50, "POST", server.url + "/api/users") as crowd:
         assert len(ann("GET", "/notes").json()) == 1, "in a session that only reads"
-        assert len(crowd.answers) < 50, "the crowd still waits"
+        assert len(crowd.answers) < 50, "the crowd is still waiting"
         for thread in crowd.threads:
             thread.join()
         # Two at a time would take 100 s, and a client gives up after 60.

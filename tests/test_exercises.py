@@ -57,7 +57,7 @@ def test_each_exercise_has_its_solution_on_the_other_page_and_a_test() -> None:
     assert numbers == list(range(1, 16))
     assert sorted(itertools.chain(*TOGETHER)) == numbers
     for exercise in EXERCISES.values():
-        assert not blocks(exercise, "diff"), "a solution stands below its question"
+        assert not blocks(exercise, "diff"), "a solution is below its question"
     for solution in SOLUTIONS.values():
         assert len(blocks(solution, "diff")) == 1
 

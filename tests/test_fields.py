@@ -395,7 +395,7 @@ RULE_OVER_TWO = """
 """
 
 
-def test_a_rule_over_two_fields_stands_in_the_router(
+def test_a_rule_over_two_fields_belongs_in_the_router(
     tmp_path: Path, serve: Callable[..., Server]
 ) -> None:
     project = make_project(tmp_path / "project", FIELDS)

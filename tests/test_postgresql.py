@@ -327,7 +327,7 @@ def test_sigterm_answers_503_to_those_who_wait_for_a_locked_table(
     assert answers == [503] * 80
 
 
-def test_a_search_leaves_no_connection_and_finds(
+def test_a_search_finds_and_leaves_no_connection(
     serve: Serve, server: PostgreSQL
 ) -> None:
     url = new_database(server.url)
