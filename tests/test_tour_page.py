@@ -415,7 +415,7 @@ def test_every_kind_of_path_operation_is_shown(tour: Tour) -> None:
     ((file, number, text),) = marked(event, 5, "stopped")
     assert text == 'raise HTTPException(418, "elsewhere")'
     assert Path(file).read_text().splitlines()[number - 1].strip() == text
-    assert not tour.server.logged("The tour cannot tell of this request")
+    assert not tour.server.logged("The tour cannot show this request")
 
 
 def test_a_route_is_shown_wherever_it_is_but_what_browsers_ask_for_is_not(
