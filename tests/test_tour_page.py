@@ -694,12 +694,12 @@ def test_a_saved_file_starts_it_again_and_the_page_comes_back(tour: Tour) -> Non
     text = models.read_text()
     assert text.count(email) == 1
     models.write_text(text.replace(email, f"{email}    age: int | None = None\n"))
-    tour.until("state", "the server has started anew")
+    tour.until("state", "the server restarted")
     tour.send("GET", "/api/after")
     tour.until("title", "/api/after")
     shown = tour.text("list")
-    assert shown.index("/api/after") < shown.index("the server has started again")
-    assert shown.index("the server has started again") < shown.index("/api/before")
+    assert shown.index("/api/after") < shown.index("the server restarted")
+    assert shown.index("the server restarted") < shown.index("/api/before")
     tour.open("/tour/accounts")
     tour.until("all", "age")
     columns = "[...document.querySelectorAll('table:first-of-type th')]"
