@@ -23,7 +23,7 @@ from tools.data.ask import accounts, create_new
 
 BATCH = 1000  # rows
 SHOWN = 20  # mistakes
-NOT_IMPORTED = {"id", "is_admin", "created_at"}  # the database sets these
+NOT_IMPORTED = {"id", "is_admin", "created_at"}  # a new account gets these by itself
 Mistakes = dict[int, str]  # by line
 
 

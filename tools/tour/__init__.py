@@ -1,6 +1,6 @@
 """The same API, each request shown in seven steps: `uvicorn tools.tour:app --reload`.
 
-The page /tour shows them, /tour/accounts the tables, and this terminal a tree of each.
+Requests are on the page /tour, tables on /tour/accounts, and trees in this terminal.
 Secrets are dots. Answers have the times, too: Server-Timing (w3.org/TR/server-timing).
 """
 

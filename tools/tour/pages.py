@@ -1,7 +1,7 @@
 """The pages /tour and /tour/accounts, and the events that they listen to.
 
 It promises that only this machine gets them; that an open page holds up neither a
-request nor the end of the server; and that memory is bounded.
+request nor the server's shutdown; and that memory is bounded.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ def payload(journey: Journey) -> str:
 
 
 def last_event(request: Request) -> str:
-    """Return the id of the last event that a returning page got, if it says."""
+    """Return the id of the last event that a page got; empty for a new page."""
     in_url = request.query_params.get("last", "")
     return request.headers.get("last-event-id", in_url)  # which is the newer one
 
@@ -219,7 +219,7 @@ def is_allowed(scope: Scope) -> bool:
     hosts = headers.getlist("host")
     if len(hosts) != 1:
         return False
-    # Somebody else's name that leads here is DNS rebinding.
+    # Somebody else's host name that leads here is DNS rebinding.
     name = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:@/]+)(:\d+)?", hosts[0].lower())
     if name is None or not is_local(name[1]):
         return False
