@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-# The project is compiled once, here, and not by each program that a test starts. Those
-# keep nothing: a file that changes twice in a second would be taken for the old one.
+# The project is compiled once, here, not by each program that a test starts. Those
+# write no .pyc: a file that changes twice in a second would be taken for the old one.
 sys.dont_write_bytecode = False
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-os.environ["BCRYPT_ROUNDS"] = "4"  # the cost is no matter of these tests, their time is
+os.environ["BCRYPT_ROUNDS"] = "4"  # these tests need speed, not strong hashes
 POSTGRESQL = os.environ.get("TEST_DATABASE_URL")
 
 
 def empty_database(folder: Path | str) -> str:
-    """Give the URL of a new database: on TEST_DATABASE_URL's server, else a file."""
+    """Return the URL of a new database: on TEST_DATABASE_URL's server, else a file."""
     if not POSTGRESQL:
         return f"sqlite:///{folder}/app.db"
     from tools.postgresql import new_database
@@ -35,7 +35,7 @@ def empty_database(folder: Path | str) -> str:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """Give the URL of a PostgreSQL server; it is started when a test asks first."""
+    """Provide the URL of a PostgreSQL server, started when a test first asks."""
     if POSTGRESQL:
         yield POSTGRESQL
         return
@@ -53,7 +53,7 @@ DATABASES = ["postgresql"] if POSTGRESQL else ["sqlite", "postgresql"]
 
 @pytest.fixture(params=DATABASES, scope="module")
 def new_database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
-    """Give a function that makes an empty database; each test runs on both kinds."""
+    """Provide a function that makes an empty database; tests run on both kinds."""
     if request.param == "sqlite":
         return lambda folder: f"sqlite:///{folder}/app.db"
     server = request.getfixturevalue("postgresql")
@@ -64,7 +64,7 @@ def new_database(request: pytest.FixtureRequest) -> Callable[[Path], str]:
 
 memory = (
     "/dev/shm" if Path("/dev/shm").is_dir() else None
-)  # a disk that need not turn; test_live.py has a real one
+)  # a disk in memory; test_live.py uses a real one
 os.environ["DATABASE_URL"] = empty_database(tempfile.mkdtemp(dir=memory))
 
 import httpx2 as httpx
@@ -83,7 +83,7 @@ PASSWORD = "correct horse"
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave out what is about SQLite's file where the database is another."""
+    """Leave out tests about SQLite's file if the database is another one."""
     about_sqlite = [
         item for item in items if POSTGRESQL and item.get_closest_marker("sqlite")
     ]
@@ -92,12 +92,12 @@ def pytest_collection_modifyitems(
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Have three processes more than there are cores, since tests often wait."""
+    """Use three more processes than there are cores, since tests often wait."""
     return (os.cpu_count() or 1) + 3
 
 
 class Person:
-    """Somebody with an account, signed in."""
+    """Somebody with an account, logged in."""
 
     def __init__(self, client: Any, name: str) -> None:
         self.client = client
@@ -136,7 +136,7 @@ def running() -> Iterator[TestClient]:
 
 @pytest.fixture
 def client(running: TestClient) -> TestClient:
-    """Give the API with empty tables; a mistake in the code fails the test, as it is.
+    """Provide the API with empty tables; a mistake in the code fails the test.
 
     For the 500 that a client would get, see `client_of_bugs`.
     """
@@ -148,7 +148,7 @@ def client(running: TestClient) -> TestClient:
 
 @pytest.fixture
 def client_of_bugs() -> TestClient:
-    """Give a client that gets a 500, as others do, where the code has a mistake."""
+    """Provide a client that gets a 500 for a mistake in the code, as others do."""
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -175,16 +175,16 @@ def make_admin(user_id: int) -> None:
         session.commit()
 
 
-# Below what the kernel gives to clients, and others for each of the suite's processes,
-# so that no two servers take one port. A second suite begins elsewhere (TEST_PORTS).
+# Below the ports that the kernel gives to clients, and different ones for each process
+# of the suite, so that no two servers share one. A second suite sets TEST_PORTS.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 FIRST_PORT = int(os.environ.get("TEST_PORTS", "20000"))
 PORTS = itertools.count(FIRST_PORT + WORKER % 12 * 1_000)
 
 
 def new_client(url: str, address: str | None = None) -> httpx.Client:
-    """Give a client, for example at 127.0.0.2, which is another one for the API."""
-    # Without certificates: to load them would take longer than most tests.
+    """Return a client, for example at 127.0.0.2: for the API, that is another one."""
+    # Without certificates: loading them would take longer than most tests.
     transport = httpx.HTTPTransport(local_address=address, verify=False)
     return httpx.Client(base_url=url, timeout=60, transport=transport)
 
@@ -195,7 +195,7 @@ def is_free(port: int) -> bool:
 
 
 class Server:
-    """A uvicorn on a free port, as a user starts it, of the project or of a copy."""
+    """A uvicorn on a free port, started as a user would, for the project or a copy."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class Server:
         return text in self.log.read_text()
 
     def rows(self, query: str) -> list[Any]:
-        """Ask the database itself, past the server."""
+        """Ask the database itself, not the server."""
         engine = create_engine(self.database)
         with engine.connect() as connection:
             found = [tuple(row) for row in connection.exec_driver_sql(query)]
@@ -286,10 +286,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 def at_once(
     requests: list[httpx.Request], seconds: float = 120
 ) -> list[tuple[int, bytes]]:
-    """Send requests at once, each on a connection of its own; give status and body.
+    """Send requests at once, each on its own connection; return statuses and bodies.
 
-    Through bare sockets: with a thousand clients of a library, most of the time would
-    be theirs. If not all are answered in time, it is a TimeoutError.
+    Over bare sockets: a thousand of a library's clients would take most of the time.
+    Raises TimeoutError if not all of them are answered in time.
     """
 
     async def run() -> list[bytes]:
@@ -317,19 +317,19 @@ def at_once(
 
 
 class Gate:
-    """What tests/gated.py waits for before hashes and searches, and its log."""
+    """The gate that holds hashes and searches in tests/gated.py, and its log."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / "gate.log"
 
     def close(self, *functions: str) -> None:
-        """Let no call of bcrypt's `hashpw` or `checkpw`, or no `search`, begin."""
+        """Hold bcrypt's `hashpw` and `checkpw`, or the functions that are named."""
         self.log.write_text("")
         for name in functions or ("hashpw", "checkpw"):
             (self.folder / f"{name} waits").touch()
 
     def open(self) -> None:
-        """Let what waits begin, and all that comes."""
+        """Let through what is waiting, and whatever comes."""
         for file in self.folder.glob("* waits"):
             file.unlink()
 
@@ -342,7 +342,7 @@ class Gate:
             self.open()
 
     def events(self) -> list[str]:
-        """Give the requests, hashes, searches since it was closed, in their order."""
+        """Return the requests, hashes and searches since it was closed, in order."""
         return self.log.read_text().splitlines()
 
     def wait_for(self, event: str, number: int = 1) -> None:
@@ -354,8 +354,8 @@ def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path)
 
 
-def wait_until(condition: Callable[[], object], what: str = "it did not come") -> None:
-    """Wait for what comes by itself, if anything does."""
+def wait_until(condition: Callable[[], object], what: str = "nothing happened") -> None:
+    """Wait for what should happen by itself."""
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, what
@@ -368,7 +368,7 @@ disable-component-update disable-sync disable-dev-shm-usage window-size=1100,150
 
 
 def open_browser(folder: Path) -> Any:
-    """Give a real Chromium, without a window."""
+    """Start a real Chromium, without a window."""
     selenium = pytest.importorskip(
         "selenium.webdriver", reason="needs: pip install -r tests/requirements.txt"
     )

@@ -1,9 +1,9 @@
-"""The API with gates, before each hash and search, that a test closes meanwhile.
+"""The API with a gate before each hash and each search, for a test to close.
 
-It is less patient than the API, too, so that tests need not wait.
+It is also less patient than the API, so that tests need not wait.
 
 `serve(app="tests.gated:app")` starts it; the fixture `gate` opens, closes and watches.
-They talk through files in the folder of the start, where the log is, too.
+They talk through files in the folder that it was started in; the log is there, too.
 """
 
 import time
@@ -32,12 +32,12 @@ def behind_gate(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return wait
 
 
-# A lock on SQLite's file is waited for as long as this, not four seconds.
+# How long to wait for a lock on SQLite's file, instead of four seconds.
 engine.LockTimeout.seconds = 1
 bcrypt.hashpw = behind_gate("hashpw", bcrypt.hashpw)
 bcrypt.checkpw = behind_gate("checkpw", bcrypt.checkpw)
 run = behind_gate("search", reads.EndableQuery.run)
-reads.EndableQuery.run = run  # type: ignore[method-assign] # that is what for
+reads.EndableQuery.run = run  # type: ignore[method-assign] # on purpose
 
 from main import app as api
 

@@ -16,21 +16,21 @@ CHANGING = [
 
 
 def steady(text: str) -> str:
-    """Blot out what is another one each time: tokens and times."""
+    """Blot out what is different each time: tokens and times."""
     for pattern, text_instead in CHANGING:
         text = re.sub(pattern, text_instead, text)
     return text.strip()
 
 
 def blocks(page: str, kind: str) -> list[str]:
-    """Give the fenced blocks of a kind."""
+    """Return a page's fenced blocks of one kind."""
     return re.findall(rf"^```{kind}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
 
 
 def check_commands(blocks: list[str], server: Server, folder: Path = ROOT) -> int:
     """Run each line that begins with `$ ` in one shell and compare its output.
 
-    Give the number of lines that were run.
+    Returns the number of lines that were run.
     """
     steps = [
         step.partition("\n")
@@ -77,7 +77,7 @@ def copy_of_project(folder: Path) -> Path:
 
 
 def apply(diff: str, project: Path) -> None:
-    """Apply a diff whose hunks have no line numbers: each must fit in one place."""
+    """Apply a diff whose hunks have no line numbers: each must fit in exactly one."""
     for part in diff.split("--- ")[1:]:
         header, *hunks = re.split(r"^@@\n", part, flags=re.MULTILINE)
         file = project / header.partition("+++ b/")[2].strip()

@@ -2,8 +2,8 @@
 
 It promises `start` and `run`: what subprocess.Popen and subprocess.run do with
 `python ARGUMENTS`. Each program is a fork of a process that has imported the libraries,
-but nothing of the project. Where there is no fork, as on Windows, and with --reload, it
-is a new Python.
+but nothing of the project. It is a new Python where there is no fork, as on Windows,
+with --reload, and in a network namespace.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 CAN_FORK = "forkserver" in get_all_start_methods()
-# Most of what main.py and the server import; one that is missing here costs time alone.
+# Most of what main.py and the server import; one that is missing only costs time.
 LIBRARIES = [
     "alembic.autogenerate",
     "alembic.migration",
@@ -51,7 +51,7 @@ LIBRARIES = [
 
 
 class Program(subprocess.Popen[bytes]):
-    """A Popen whose process another one has forked, which tells how it ended."""
+    """A Popen for a process that was forked by another, which says how it ended."""
 
     def __init__(self, process: BaseProcess) -> None:
         assert process.pid is not None
@@ -84,13 +84,13 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start `python ARGUMENTS` in a folder, with these environment variables.
 
-    What it prints is added to the file `output`, and its errors to `errors`, if that is
-    another one. What it reads is in the file `typed`. It may have a network namespace.
+    What it prints is appended to the file `output`, and its errors to `errors`, if that
+    is given. It reads from the file `typed`, and may run in a network namespace.
     """
     files = [typed or Path(os.devnull), output, errors or output]
     for file in files[1:]:
-        file.touch()  # to be read from now on
-    # What watches files does not see them change in a fork.
+        file.touch()  # so that it can be read from now on
+    # In a fork, what watches the files does not see them change.
     if CAN_FORK and not namespace and "--reload" not in arguments:
         prepare()
         options = (arguments, folder, dict(settings), files, library_path())
@@ -108,7 +108,7 @@ def start(
 def run(
     *arguments: str, folder: Path, settings: Mapping[str, str], typed: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python ARGUMENTS` to its end, and give its code and what it printed."""
+    """Run `python ARGUMENTS` to its end; return its code and what it printed."""
     with tempfile.TemporaryDirectory() as place:
         output, errors, answers = (Path(place) / name for name in ("out", "err", "in"))
         answers.write_text(typed)
@@ -142,7 +142,7 @@ def prepare() -> None:
 
 @cache
 def library_path() -> list[str]:
-    """Ask Python where it looks for modules beside the project's."""
+    """Ask Python where it looks for modules besides the project's."""
     command = [sys.executable, "-I", "-c", "import sys; print(*sys.path, sep='\\n')"]
     return subprocess.check_output(command, text=True).splitlines()
 
@@ -155,7 +155,7 @@ def become(
     library_path: list[str],
 ) -> None:
     """Do in a forked process what `python ARGUMENTS` does in a new one."""
-    gc.freeze()  # what is there stays, and is not looked through for garbage again
+    gc.freeze()  # what is loaded stays, so never search it for garbage again
     for number, file in enumerate(files):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY
         opened = os.open(file, flags, 0o666)
@@ -182,7 +182,7 @@ def become(
         import uvicorn._subprocess
 
         fork: Any = get_context("fork")
-        uvicorn._subprocess.spawn = fork  # its workers cost as little as it does
+        uvicorn._subprocess.spawn = fork  # its workers start as cheaply as it does
     try:
         if kind == "-m":
             sys.argv = rest

@@ -1,4 +1,4 @@
-"""tools.admin: the first administrator, and a new password for one who forgot."""
+"""tools.admin: the first administrator, and a new password for whoever forgot."""
 
 import getpass
 import sys
@@ -59,7 +59,7 @@ def test_a_new_password_is_the_only_one_and_ends_every_token(
     old = {"username": ann.email, "password": PASSWORD}
     assert ann.client.post("/api/login", data=old).status_code == 401
     ann.log_in(NEW)
-    assert ann("GET", "/users/me").json() == ann.account, "she is no administrator"
+    assert ann("GET", "/users/me").json() == ann.account, "she is not an administrator"
     assert bob("GET", "/users/me").status_code == 200
     shown = capsys.readouterr()
     assert "has a new password now" in shown.out

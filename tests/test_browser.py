@@ -47,22 +47,20 @@ class Docs:
         self.click(".modal-ux button.close-modal")
 
     def try_out(self, operation: str, value: str | None = None) -> str:
-        """Send what the page suggests, or a value, and give the status."""
+        """Send what the page suggests, or a value, and return the status."""
         block = f"[id^='{operation}']"
         self.click(f"{block} .opblock-summary-control")
         self.click(f"{block} .try-out__btn")
         if value:
             self.find(f"{block} .parameters input").send_keys(value)
-            time.sleep(
-                1
-            )  # Swagger UI waits for the end of the typing before it takes the value
+            time.sleep(1)  # Swagger UI takes the value only once the typing has stopped
         self.click(f"{block} .execute")
         return str(
             self.find(f"{block} .live-responses-table tbody .response-col_status").text
         ).split()[0]
 
     def save(self, name: str) -> None:
-        """Take a picture, if SCREENSHOTS says where to."""
+        """Take a screenshot, if SCREENSHOTS names a folder for it."""
         if folder := os.environ.get("SCREENSHOTS"):
             self.browser.execute_script("window.scrollTo(0, 0)")
             self.browser.save_screenshot(f"{folder}/{name}")
@@ -79,12 +77,12 @@ def test_sign_up_and_log_in_and_me_work_from_the_page(docs: Docs) -> None:
     assert docs.try_out("operations-users-create_user") == "201"
     docs.save("docs.png")
     docs.authorize("ann@example.com")
-    docs.browser.refresh()  # the page remembers who has signed in
+    docs.browser.refresh()  # the page remembers who is logged in
     assert docs.try_out("operations-users-read_user", "me") == "200"
     assert docs.try_out("operations-users-update_user", "me") == "200"
 
 
-def test_the_page_fits_a_telephone(docs: Docs) -> None:
+def test_the_page_fits_a_phone(docs: Docs) -> None:
     telephone = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     docs.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", telephone)
     assert docs.try_out("operations-users-create_user") == "201"

@@ -1,4 +1,4 @@
-"""The OpenAPI document is valid, and clients that are generated from it fit."""
+"""The OpenAPI document is valid, and clients generated from it work."""
 
 import json
 import shutil
@@ -74,7 +74,7 @@ def test_a_typescript_client_compiles_and_works(server: Server, tmp_path: Path) 
     (tmp_path / "node_modules").symlink_to(CLIENTS / "node_modules")
     shutil.copy(CLIENTS / "package.json", tmp_path)
     shutil.copy(CLIENTS / "client.ts", tmp_path)
-    # What has a default may be left out; by default the generator says it may not.
+    # Fields with defaults may be left out; by default the generator requires them.
     schema = ["openapi.json", "-o", "schema.ts", "--default-non-nullable=false"]
     run(PROGRAMS / "openapi-typescript", *schema, folder=tmp_path)
     options = "--strict --target es2022 --module nodenext --types node"

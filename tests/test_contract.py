@@ -1,4 +1,4 @@
-"""Promises that no other module has: headers, names, hashes, prefixes, rules."""
+"""Promises that no other module tests: headers, names, hashes, prefixes, rules."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -144,7 +144,7 @@ def test_a_name_that_grows_when_it_is_composed_is_422(ann: Person) -> None:
     assert "100" in answer.json()["detail"][0]["msg"]
 
 
-def test_what_is_broken_in_json_is_told(client: TestClient) -> None:
+def test_broken_json_is_told_what_is_broken(client: TestClient) -> None:
     headers = {"Content-Type": "application/json"}
     answer = client.post("/api/users", content=b'{"name": "a",}', headers=headers)
     (mistake,) = answer.json()["detail"]
@@ -164,7 +164,7 @@ def test_the_name_of_an_unknown_field_is_cut(client: TestClient) -> None:
     assert mistake["msg"] == "There is no such field or parameter: /docs lists them"
 
 
-def test_what_is_missing_is_told_in_words_that_say_what_to_send(
+def test_a_body_or_form_that_lacks_something_is_told_what_to_send(
     client: TestClient,
 ) -> None:
     (mistake,) = client.post("/api/users", json=[]).json()["detail"]
@@ -174,14 +174,14 @@ def test_what_is_missing_is_told_in_words_that_say_what_to_send(
 
 
 @pytest.mark.parametrize("query", ["page=2", "offset=20", "per_page=5"])
-def test_who_asks_for_a_numbered_page_is_told_of_link(root: Person, query: str) -> None:
+def test_a_numbered_page_is_refused_in_favour_of_link(root: Person, query: str) -> None:
     answer = root("GET", f"/users?{query}")
     (mistake,) = answer.json()["detail"]
     assert (answer.status_code, mistake["type"]) == (422, "extra_forbidden")
     assert "Link" in mistake["msg"]
 
 
-def test_an_id_that_is_none_is_told_what_to_type(ann: Person) -> None:
+def test_a_wrong_id_is_told_what_to_type(ann: Person) -> None:
     (mistake,) = ann("GET", "/users/myself").json()["detail"]
     assert mistake["msg"] == "An id, or me"
 
@@ -219,7 +219,7 @@ def stored_hash(user_id: int) -> str:
         return session.get_one(User, user_id).hashed_password
 
 
-def test_an_old_hash_is_made_anew_at_the_next_right_login(
+def test_an_old_hash_is_renewed_at_the_next_right_log_in(
     ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.security.BCRYPT_ROUNDS", 5)
@@ -252,7 +252,7 @@ def test_the_eleventh_wrong_current_password_is_429_for_the_account(
         answer = ann("PATCH", "/users/me", json=body)
         assert answer.status_code == 429
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
-    ann.log_in()  # which is counted by itself
+    ann.log_in()  # which is counted separately
     assert ann("PATCH", "/users/me", json={"name": "New"}).status_code == 200
 
 
@@ -328,7 +328,7 @@ def test_a_site_can_be_mounted_beside_it(tmp_path: Any, serve: Serve) -> None:
         ("schema_extra=NAME_EXAMPLE", "schema_extra={'pattern': '^[A-Z]{9}$'}"),
     ],
 )
-def test_a_rule_that_comes_later_leaves_old_accounts_readable(
+def test_a_rule_added_later_leaves_old_accounts_readable(
     tmp_path: Any, serve: Serve, old: str, new: str
 ) -> None:
     first = serve()
@@ -361,7 +361,7 @@ def test_a_wrong_setting_ends_the_process_with_several_workers_too() -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_bcrypt_hashes_of_another_maker_are_taken(ann: Person) -> None:
+def test_bcrypt_hashes_made_elsewhere_are_accepted(ann: Person) -> None:
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4, b"2a")).decode()
     store_hash(ann.id, hashed)
     ann.log_in()

@@ -1,7 +1,7 @@
-"""Input that costs much is refused before anything looks into it, or taken cheaply.
+"""Costly input is refused before anything looks into it, or handled cheaply.
 
-What is tested is the answer: each of these would be another one, or an error, if the
-costly way were taken.
+The tests look at answers: each of these would be different, or an error, if the costly
+way were taken.
 """
 
 import unicodedata
@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from tests.conftest import PASSWORD, Person
 
 SAFE = 60_000  # characters, of the 64 KiB that a body may have
-# Marks of two classes in turn: to sort them takes a time that grows with the square.
+# Marks of two classes in turn: sorting them takes quadratic time.
 MARKS = "\u0315\u0300"
 CHARSETS = [
     "utf-8",
@@ -58,7 +58,7 @@ def test_a_form_is_utf_8_whatever_codec_it_names(
         assert answer.status_code == 200, answer.text
 
 
-def test_form_data_of_a_browser_logs_in(ann: Person) -> None:
+def test_a_browsers_form_data_logs_in(ann: Person) -> None:
     form = {"username": (None, ann.email), "password": (None, PASSWORD)}
     answer = ann.client.post("/api/login", files=form)
     assert answer.status_code == 200

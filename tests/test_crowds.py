@@ -1,7 +1,6 @@
-"""Crowds from one address, clients that have gone, and a database that is locked:
-nobody else waits for them, and every wait has an end.
+"""Crowds, clients that have gone, a locked database: nobody else waits for them.
 
-What is counted is right answers, not time.
+Every wait has an end, too. Right answers are counted, not time.
 """
 
 import os
@@ -49,7 +48,7 @@ def sign_up(name: Any) -> dict[str, str]:
 
 
 class Crowd:
-    """Requests at once, each on a connection of its own, while the test goes on."""
+    """Requests sent at once, each on its own connection, while the test goes on."""
 
     def __init__(self, number: int, method: str, url: str, **request: Any) -> None:
         self.answers: list[httpx.Response] = []
@@ -82,7 +81,7 @@ class Crowd:
 
 @contextmanager
 def connected(server: Server, requests: list[bytes]) -> Iterator[None]:
-    """Send requests, each on a connection of its own, and close them all unanswered."""
+    """Send requests, each on its own connection, and close them all unanswered."""
     sent = []
     for request in requests:
         connection = socket.create_connection(("127.0.0.1", server.port))
@@ -91,7 +90,7 @@ def connected(server: Server, requests: list[bytes]) -> Iterator[None]:
     yield
     for connection in sent:
         connection.close()
-    for _ in range(2):  # when somebody else is answered, it knows that they have gone
+    for _ in range(2):  # once another is answered, the server knows they have gone
         server.client.get("/openapi.json")
 
 
@@ -126,7 +125,7 @@ def locked(server: Server) -> Iterator[None]:
 def test_a_crowd_at_one_address_lets_somebody_at_another_log_in(
     serve: Serve, gate: Gate
 ) -> None:
-    server = serve(app=GATED, BCRYPT_ROUNDS="8")  # longer than a query takes
+    server = serve(app=GATED, BCRYPT_ROUNDS="8")  # a hash takes longer than a query
     ann = Person(server.client, "ann")
     form = {"username": ann.email, "password": PASSWORD}
     crowd = Crowd(20 * CORES, "POST", server.url + "/api/users")
@@ -137,7 +136,7 @@ def test_a_crowd_at_one_address_lets_somebody_at_another_log_in(
         gate.wait_for("POST /api/users", 20 * CORES)
         with log_in:
             gate.wait_for("POST /api/login")
-            time.sleep(0.1)  # its form is read by now
+            time.sleep(0.1)  # its form has been read by now
             gate.open()
     assert crowd.statuses() == {201: 20 * CORES}
     assert log_in.statuses() == {200: 1}
@@ -175,7 +174,7 @@ def test_nothing_is_hashed_for_clients_that_have_gone(serve: Serve, gate: Gate) 
     answer = server.client.post("/api/users", json=sign_up("here"))
     assert answer.status_code == 201
     hashes = gate.events().count("hashpw")
-    assert hashes == CORES + 1, "what had begun, and for the one who stayed"
+    assert hashes == CORES + 1, "what had begun, and the one who stayed"
 
 
 def test_sigterm_answers_503_to_all_who_wait(serve: Serve, gate: Gate) -> None:
@@ -215,7 +214,7 @@ def test_a_server_that_ignores_a_signal_goes_on_ignoring_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("queue", [security.hashing, engine.writers, reads.scans])
-def test_who_has_waited_too_long_is_told_to_come_again(
+def test_a_client_that_has_waited_too_long_is_told_to_try_again(
     root: Person, monkeypatch: pytest.MonkeyPatch, queue: Queue
 ) -> None:
     monkeypatch.setattr(queue, "free", 0)
@@ -232,7 +231,7 @@ def test_who_has_waited_too_long_is_told_to_come_again(
     assert root(**request).status_code in {200, 201, 204}
 
 
-def test_who_comes_while_the_server_stops_waits_for_a_moment_only(
+def test_a_request_that_comes_while_the_server_stops_waits_only_a_moment(
     ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine.writers, "free", 0)
@@ -271,7 +270,7 @@ def test_a_locked_database_holds_up_nobody_who_only_reads(
         assert ann("DELETE", "/users/12345").status_code == 403
         assert ann("GET", "/users/me").json() == ann.account
         assert server.client.get("/health").status_code == 200
-        assert len(crowd.answers) < 20, "the crowd still waits"
+        assert len(crowd.answers) < 20, "the crowd is still waiting"
         server.stop()
     assert crowd.statuses() == {503: 20}
     for answer in crowd.answers:
@@ -279,7 +278,7 @@ def test_a_locked_database_holds_up_nobody_who_only_reads(
 
 
 @pytest.mark.sqlite
-def test_a_crowd_of_writers_at_a_locked_file_does_not_wait_one_after_the_other(
+def test_a_crowd_of_writers_at_a_locked_file_does_not_wait_one_by_one(
     serve: Serve,
 ) -> None:
     server = serve(app="tools.bench.notes:app")
@@ -287,7 +286,7 @@ def test_a_crowd_of_writers_at_a_locked_file_does_not_wait_one_after_the_other(
     assert ann("POST", "/notes", json={"text": "x"}).status_code == 201
     with locked(server), Crowd(50, "POST", server.url + "/api/users") as crowd:
         assert len(ann("GET", "/notes").json()) == 1, "in a session that only reads"
-        assert len(crowd.answers) < 50, "the crowd still waits"
+        assert len(crowd.answers) < 50, "the crowd is still waiting"
         for thread in crowd.threads:
             thread.join()
         # Two at a time would take 100 s, and a client gives up after 60.
@@ -305,14 +304,14 @@ def test_clients_that_have_gone_wait_for_no_session(serve: Serve, gate: Gate) ->
     names = [f"gone{number}" for number in range(50)]
     with locked(server), connected(server, [sign_up_request(name) for name in names]):
         gate.wait_for("hashpw", 50)
-        time.sleep(0.2)  # they wait for a session by now
+        time.sleep(0.2)  # they are waiting for a session by now
     answer = server.client.post("/api/users", json=sign_up("here"))
     assert answer.status_code == 201
     assert count_accounts(server) < 25, "what had a session, and who stayed"
 
 
 @pytest.mark.sqlite
-def test_a_file_put_in_its_place_that_is_locked_holds_up_nobody(
+def test_a_locked_file_put_in_its_place_holds_up_nobody(
     serve: Serve, gate: Gate, tmp_path: Path
 ) -> None:
     server = serve(app=GATED)
@@ -338,7 +337,7 @@ def test_a_file_put_in_its_place_that_is_locked_holds_up_nobody(
 
 
 def fill(server: Server, number: int) -> None:
-    """Add so many accounts at once."""
+    """Add a number of accounts at once."""
     other = create_engine(server.database)
     with other.begin() as connection:
         connection.execute(
@@ -371,7 +370,8 @@ def test_searches_end_when_their_clients_go_and_when_the_server_stops(
         gate.wait_for("search", engine.SCANS)
     gate.open()
     answer = root("GET", path)
-    # Each is two, for a page and for the count: of those who have gone, what had begun.
+    # Each request searches twice, for the page and the count. For the clients that have
+    # gone, only the searches that had already begun are run.
     assert gate.events().count("search") <= 2 * engine.SCANS + 2
     assert (answer.status_code, answer.json()) == (200, [])
     assert answer.headers["X-Total-Count"] == "0"

@@ -52,7 +52,7 @@ def test_reset_asks_first_and_only_yes_deletes(serve: Serve) -> None:
 def test_the_server_goes_on_with_empty_tables(serve: Serve) -> None:
     server = serve()
     ann, bob = Person(server.client, "ann"), Person(server.client, "bob")
-    for _ in range(20):  # PostgreSQL has prepared its statements by now
+    for _ in range(20):  # psycopg has prepared its statements by now
         assert ann("GET", "/users/me").status_code == 200
         assert bob("PATCH", "/users/me", json={"name": "Bo"}).status_code == 200
     done = data(server.database, "reset", answer="yes\n")
@@ -196,7 +196,7 @@ def test_a_copy_that_differs_from_the_models_leaves_the_database_as_it_was(
     assert saved.returncode == 0
     project.models.write_text(old)
     differs = data(project.url, "save", str(tmp_path / "b"), project=project.folder)
-    assert differs.returncode == 0, "a copy can be made where the start stops"
+    assert differs.returncode == 0, "a copy can be made even if the start is refused"
     done = data(project.url, "reset", "--yes", project=project.folder)
     assert done.returncode == 0
     server = project.serve()
@@ -210,7 +210,7 @@ def test_a_copy_that_differs_from_the_models_leaves_the_database_as_it_was(
 
 
 @pytest.mark.sqlite
-def test_what_is_no_saved_database_is_not_restored(
+def test_a_file_that_is_not_a_saved_database_is_not_restored(
     serve: Serve, tmp_path: Path
 ) -> None:
     server = serve()
@@ -285,7 +285,7 @@ def test_a_file_of_people_is_imported_whole_or_not_at_all(
         ("name,email,password\n[1],bob,x\n", "line 2: email: An email address"),
     ],
 )
-def test_a_file_that_is_none_of_people_is_refused(
+def test_a_file_that_is_not_one_of_people_is_refused(
     tmp_path: Path, text: str, told: str
 ) -> None:
     (tmp_path / "people.csv").write_text(text, encoding="latin-1")
@@ -320,7 +320,7 @@ FIELDS = """    age: int | None = None
 """
 
 
-def test_made_up_accounts_know_the_fields_and_one_is_an_administrator(
+def test_made_up_accounts_fill_the_fields_and_one_is_an_administrator(
     tmp_path: Path, serve: Serve
 ) -> None:
     pytest.importorskip("faker", reason="needs: pip install -r tools/requirements.txt")

@@ -1,4 +1,4 @@
-"""/docs and the OpenAPI document."""
+"""/docs and the OpenAPI document: complete, true, and without another host."""
 
 import re
 from typing import Any
@@ -61,7 +61,7 @@ def test_what_the_page_suggests_to_send_is_accepted(
 
 def test_authorize_logs_in_with_email_and_password(document: dict[str, Any]) -> None:
     (scheme,) = document["components"]["securitySchemes"].values()
-    assert scheme["flows"]["password"]["tokenUrl"] == "api/login", "it keeps a prefix"
+    assert scheme["flows"]["password"]["tokenUrl"] == "api/login", "so a prefix stays"
 
 
 def test_no_schema_knows_of_a_hash_or_digest(document: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong in a student's own router: a 409 that names it, or a 500 with why."""
+"""Errors in a student's own router: a 409 that names the cause, or a logged 500."""
 
 import itertools
 from collections.abc import Callable
@@ -195,7 +195,7 @@ def server(new_database: Callable[[Path], str], tmp_path: Path, serve: Serve) ->
     return serve(app="students:app", url=new_database(tmp_path), **settings)
 
 
-def test_what_collides_is_409_and_is_told(server: Server) -> None:
+def test_a_collision_is_409_and_says_what_collided(server: Server) -> None:
     client = server.client
 
     def refusal(method: str, path: str, **body: object) -> str:
@@ -276,7 +276,7 @@ def test_a_mistake_is_500_with_its_traceback_and_no_row_in_the_log(
 ) -> None:
     for bug in BUGS:
         method = "POST" if bug in {"null", "overflow"} else "GET"
-        # Connection: as uvicorn does after a mistake; Origin: as a page elsewhere.
+        # Connection: uvicorn closes it after a mistake; Origin: a page elsewhere.
         headers = {"Connection": "close", "Origin": "https://a.example.com"}
         answer = server.client.request(method, f"/bugs/{bug}", headers=headers)
         assert answer.status_code == 500
@@ -297,7 +297,7 @@ def test_a_database_that_is_read_only_or_full_is_503_for_writers_alone(
     ann: Person, limit: str
 ) -> None:
     def set_limit(connection: Any, *_others: object) -> None:
-        connection.execute(f"PRAGMA {limit}")  # never below the pages that it has
+        connection.execute(f"PRAGMA {limit}")  # never less than the pages it has
 
     sent = {"name": "\U0001f600" * 100, "password": "x"}
     numbers = itertools.count()

@@ -1,4 +1,4 @@
-"""Each solution of docs/solutions.md, applied to a copy, does what its exercise says.
+"""Each solution in docs/solutions.md, applied to a copy, does what its exercise says.
 
 Solutions that do not disturb each other share a copy and a server, since a start takes
 a second.
@@ -23,7 +23,7 @@ Serve = Callable[..., Server]
 
 
 def sections(page: str) -> dict[str, str]:
-    """Give the sections of a page by their headings, and the lines above as ""."""
+    """Return a page's sections by heading, and the lines above the first one as ""."""
     text = (ROOT / "docs" / page).read_text()
     found = {}
     for section in ("\n" + text).split("\n## "):
@@ -38,10 +38,10 @@ EXERCISES.pop("")
 SOLUTIONS.pop("")
 ADMIN_PAGES = 15
 TOGETHER = [
-    [1, 8, 9, 10],  # 9 goes on from 8
+    [1, 8, 9, 10],  # 9 builds on 8
     [2, 4],
     [5],
-    [11],  # whose every request takes a second longer
+    [11],  # it makes every request a second longer
     [3, 7, 12, 14],
     [6, 13, ADMIN_PAGES],
 ]
@@ -57,7 +57,7 @@ def test_each_exercise_has_its_solution_on_the_other_page_and_a_test() -> None:
     assert numbers == list(range(1, 16))
     assert sorted(itertools.chain(*TOGETHER)) == numbers
     for exercise in EXERCISES.values():
-        assert not blocks(exercise, "diff"), "a solution stands below its question"
+        assert not blocks(exercise, "diff"), "a solution is below its question"
     for solution in SOLUTIONS.values():
         assert len(blocks(solution, "diff")) == 1
 
@@ -115,7 +115,7 @@ def test_a_solution_does_what_its_exercise_says(
 def test_a_thousand_clients_at_once_read_a_resource_of_your_own(
     tmp_path: Path, serve: Serve
 ) -> None:
-    """Also if each holds its session already while it asks who is asking."""
+    """Even if each already holds its session while it finds out who is asking."""
     project = copy_of_project(tmp_path / "project")
     solution = SOLUTIONS["14. A second resource that belongs to a user"]
     apply(blocks(solution, "diff")[0], project)
@@ -129,13 +129,13 @@ def test_a_thousand_clients_at_once_read_a_resource_of_your_own(
     ann = Person(server.client, "ann")
     assert ann("POST", "/notes", json={"text": "Note G"}).status_code == 201
     request = server.client.build_request("GET", "/api/notes", headers=ann.headers)
-    # In a minute: with a pool of connections alone, most would wait for ever.
+    # Within a minute: with only a pool of connections, most would wait for ever.
     answers = at_once([request] * 1000, seconds=60)
     assert answers == [(200, b'[{"text":"Note G","id":1}]')] * 1000
 
 
 def empty(server: Server) -> None:
-    """Delete every row, and let ids begin at 1 again, as each exercise expects."""
+    """Delete every row, and let ids start at 1 again, as each exercise expects."""
     engine = create_engine(server.database)
     tables = inspect(engine).get_table_names()
     engine.dispose()
@@ -148,11 +148,11 @@ def empty(server: Server) -> None:
 
 
 def run_tests(project: Path, names: list[str]) -> str:
-    """Run modules of a copy's tests and say how it ended, as in `3 passed`."""
+    """Run some of a copy's test modules; return how they ended, as in `3 passed`."""
     settings = os.environ | {"PYTHONPATH": str(project)}
     settings.pop("DATABASE_URL")
     command = ["-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
-    command += ["-W", "ignore:Module already imported"]  # a fork has some before pytest
+    command += ["-W", "ignore:Module already imported"]  # a fork already has some
     command += [f"tests/{name}" for name in names]
     run = programs.run(*command, folder=project, settings=settings)
     assert run.returncode == 0, run.stdout
@@ -177,8 +177,8 @@ def test_the_tests_before_the_code_fail_without_it(ann: Person, bob: Person) -> 
             test(**{parameter: people[parameter] for parameter in parameters})
 
 
-def test_the_page_for_a_class_goes_as_it_says(tmp_path: Path, serve: Serve) -> None:
-    """With --reload, saving the models is enough, also where the start has stopped."""
+def test_the_lesson_goes_as_its_page_says(tmp_path: Path, serve: Serve) -> None:
+    """With --reload, saving the models is enough, even after a start that failed."""
     app = "tools.tour:app"
     if find_spec("opentelemetry.sdk") is None:
         app = "main:app"  # the same API

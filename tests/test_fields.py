@@ -1,4 +1,4 @@
-"""Fields of every kind: what they take and refuse, and rules that come later."""
+"""Fields of every kind: what they take and refuse, and rules added later."""
 
 import json
 import re
@@ -18,7 +18,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def rows_of_table() -> list[list[str]]:
-    """Give the cells of the page's table: for, line, JSON, SQLite, PostgreSQL."""
+    """Return the cells of the page's table: for, line, JSON, SQLite, PostgreSQL."""
     rows = []
     for line in PAGE.splitlines():
         if line.startswith("| ") and "`" in line:
@@ -46,7 +46,7 @@ def write_models(project: Path, fields: list[str]) -> None:
 
 
 def make_project(folder: Path, fields: list[str]) -> Path:
-    """Copy the models alone; the rest is taken from the project itself."""
+    """Copy only the models; the rest is taken from the project itself."""
     folder.mkdir()
     shutil.copy(ROOT / "models.py", folder)
     write_models(folder, fields)
@@ -94,7 +94,7 @@ def name_in_json(field: str) -> str:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
-def test_what_the_page_says_of_a_field_is_so(server: Server, row: list[str]) -> None:
+def test_what_the_page_says_of_a_field_is_true(server: Server, row: list[str]) -> None:
     _, field, shown, on_sqlite, on_postgresql = row
     name, value = name_in_json(field), json.loads(shown)
     if name == "handle":
@@ -171,7 +171,7 @@ def test_what_a_column_cannot_hold_is_422_that_names_it(
     assert server.rows('SELECT count(*) FROM "user"') == before
 
 
-def test_what_32_bits_hold_is_a_matter_of_the_database(server: Server) -> None:
+def test_whether_32_bits_are_the_limit_depends_on_the_database(server: Server) -> None:
     created = sign_up(server, age=2**31)
     if server.database.startswith("sqlite"):
         assert created.json()["age"] == 2**31
@@ -208,7 +208,7 @@ def test_a_reference_to_a_row_that_is_not_there_is_409(server: Server) -> None:
     assert answer.json() == {"detail": "team_id: there is no such row in team."}
 
 
-# ---- What people write who know SQLAlchemy or pydantic better than the page does. ----
+# ---- Fields of people who know SQLAlchemy or pydantic better than the page does. ----
 
 RARE = {
     'pin: int = Field(default=0, sa_column_kwargs={"name": "pin_code"})': 7,
@@ -318,7 +318,7 @@ def test_what_a_small_column_cannot_hold_is_422_on_postgresql(
     assert answer.status_code == (201 if is_sqlite else 422)
 
 
-# ---- Rules that come later, on rows that break them. ----
+# ---- Rules added later, and rows that break them. ----
 
 LOOSE = [
     'title: str = "x"',
@@ -338,7 +338,7 @@ STRICT = [
 ]
 
 
-def test_an_account_that_breaks_a_new_rule_goes_on(
+def test_an_account_that_breaks_a_new_rule_keeps_working(
     new_database: Callable[[Path], str], tmp_path: Path
 ) -> None:
     url = new_database(tmp_path)
@@ -376,7 +376,7 @@ def test_an_account_that_breaks_a_new_rule_goes_on(
     assert "Warning" not in server.log.read_text()
 
 
-# ---- What the page says of rules over two fields, and of fields for some only. ----
+# ---- What the page says about rules over two fields, and fields for some only. ----
 
 RULE_OVER_TWO = """
 --- a/routers/user_router.py
@@ -395,7 +395,7 @@ RULE_OVER_TWO = """
 """
 
 
-def test_a_rule_over_two_fields_stands_in_the_router(
+def test_a_rule_over_two_fields_belongs_in_the_router(
     tmp_path: Path, serve: Callable[..., Server]
 ) -> None:
     project = make_project(tmp_path / "project", FIELDS)

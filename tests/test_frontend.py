@@ -1,4 +1,4 @@
-"""The page of docs/frontend.md in a real Chromium: beside the API, and elsewhere."""
+"""The page in docs/frontend.md, in a real Chromium: beside the API, and elsewhere."""
 
 import os
 import subprocess
@@ -73,7 +73,7 @@ class Page:
 
 
 def use(page: Page, root: Person) -> None:
-    """Do all that the page offers, and all that it may be refused."""
+    """Do all that the page offers, and run into every refusal."""
     page.fill(name="Ann", email="ann", password="secret")
     page.press("signUp")
     page.shows("#email", "An email address looks like name@example.com")
@@ -128,7 +128,7 @@ def test_the_page_works_beside_the_api(
         browser.save_screenshot(f"{folder}/frontend.png")
 
 
-def test_the_page_can_have_the_place_of_the_way_to_docs(
+def test_the_page_can_take_the_place_of_the_redirect_to_docs(
     serve: Serve, tmp_path: Path
 ) -> None:
     write_site(tmp_path)

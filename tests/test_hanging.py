@@ -1,7 +1,7 @@
 """A database that does not answer at all: frozen, cut off, or waiting for a standby.
 
-Nothing is refused there, and no time-out of PostgreSQL's own helps. Everybody is
-answered while it lasts, and when it is back all is right. Fail-over is here, too.
+No connection is refused then, and PostgreSQL's own time-outs do not help. Everybody is
+answered while it lasts, and all is well when it is back. Fail-over is tested here, too.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Answer(NamedTuple):
 
 
 class Crowd:
-    """Requests that are sent at once, each on a connection of its own."""
+    """Requests sent at once, each on its own connection."""
 
     def __init__(self, app: Server, requests: list[dict[str, Any]]) -> None:
         self.app, self.requests = app, requests
@@ -129,7 +129,7 @@ def everything(ann: Person, name: str) -> list[dict[str, Any]]:
 
 
 def is_served_before(app: Server, crowd: Crowd) -> None:
-    """See that what needs no database need not wait: the event loop is free."""
+    """Check that what needs no database does not wait: the event loop is free."""
     with new_client(app.url) as client:
         assert client.get("/docs").status_code == 200
         assert client.get("/").status_code == 307
@@ -141,7 +141,7 @@ def succeeds(client: httpx.Client, request: dict[str, Any]) -> bool:
 
 
 def is_right_again(app: Server, ann: Person, name: str) -> None:
-    """By itself, and with every thread, connection and place in a queue."""
+    """Check that it recovers by itself, with every thread, connection and queue."""
     with new_client(app.url) as client:
         for request in (read(ann), change(ann)):
             wait_until(partial(succeeds, client, request))
@@ -160,7 +160,7 @@ def administrator(app: Server, name: str) -> Person:
 
 
 def processes_of(server: PostgreSQL) -> list[int]:
-    """List the processes of a PostgreSQL, the one that starts the others first."""
+    """List a PostgreSQL server's processes, first the one that starts the others."""
     first = int((server.data / "postmaster.pid").read_text().split()[0])
     found = [first]
     for file in Path("/proc").glob("[0-9]*/stat"):
@@ -175,9 +175,9 @@ def processes_of(server: PostgreSQL) -> list[int]:
 
 @contextmanager
 def frozen(server: PostgreSQL) -> Iterator[None]:
-    """Freeze a whole server: its connections stay, and nobody answers on them."""
+    """Freeze a whole server: its connections stay open, and nobody answers on them."""
     first = processes_of(server)[:1]
-    with stopped(first), stopped(processes_of(server)):  # the first starts no others
+    with stopped(first), stopped(processes_of(server)):  # so the first starts no others
         yield
 
 
@@ -192,7 +192,7 @@ def stopped(processes: list[int]) -> Iterator[None]:
 
 def send(number: signal.Signals, processes: list[int]) -> None:
     for process in processes:
-        with suppress(ProcessLookupError):  # one of PostgreSQL's that has just ended
+        with suppress(ProcessLookupError):  # it has just ended
             os.kill(process, number)
 
 
@@ -234,7 +234,7 @@ def test_a_frozen_database_is_503_for_everybody_while_it_is_frozen(
     assert "Traceback" not in app.log.read_text()
 
 
-def test_a_process_of_the_database_that_is_frozen_holds_up_its_own_request_alone(
+def test_a_frozen_process_of_the_database_holds_up_only_its_own_request(
     app: Server, server: PostgreSQL
 ) -> None:
     ann = administrator(app, "alone")
@@ -252,7 +252,7 @@ def test_a_process_of_the_database_that_is_frozen_holds_up_its_own_request_alone
     assert "Traceback" not in app.log.read_text()
 
 
-def test_a_commit_that_waits_for_a_standby_holds_up_writers_alone_and_is_not_denied(
+def test_a_commit_that_waits_for_a_standby_holds_up_only_writers_and_is_not_denied(
     app: Server, server: PostgreSQL
 ) -> None:
     ann = administrator(app, "waiting")
@@ -285,7 +285,7 @@ def test_a_commit_that_waits_for_a_standby_holds_up_writers_alone_and_is_not_den
     assert found
     assert 0 < found[0] <= 7, "what waits in the database does not pile up"
     unknown = [answer for answer in crowd.answers if "Look before" in answer.detail]
-    assert unknown, "what may have been stored is not called unstored"
+    assert unknown, "what may have been stored is not reported as lost"
     is_right_again(app, ann, "waiting")
     assert "Traceback" not in app.log.read_text()
 
@@ -296,7 +296,7 @@ def test_sigterm_ends_a_server_whose_database_is_frozen(
     app = serve(url=new_database(server.url))
     ann = administrator(app, "ann")
     requests = everything(ann, "x")
-    app.client.close()  # only the crowd counts
+    app.client.close()  # so that only the crowd is counted
     with frozen(server), Crowd(app, requests) as crowd:
         while count_connections(app) < len(requests):
             time.sleep(0.05)
@@ -307,7 +307,7 @@ def test_sigterm_ends_a_server_whose_database_is_frozen(
 
 @pytest.fixture
 def host() -> Iterator[dict[str, str]]:
-    """Give a host with a second cable, which leads to the database alone."""
+    """Provide a host with a second cable, which leads only to the database."""
     with hosts(1) as places:
         host = places[0]
         if "namespace" not in host:
@@ -333,7 +333,7 @@ def pulled(cable: str) -> Iterator[None]:
         assert run("ip", "link", "set", cable, "up")
 
 
-def test_a_cable_that_is_pulled_is_503_for_everybody_while_it_is_out(
+def test_a_pulled_cable_is_503_for_everybody_while_it_is_out(
     serve: Serve, host: dict[str, str]
 ) -> None:
     server = PostgreSQL(DATABASE_HOST)
@@ -355,7 +355,7 @@ def test_a_cable_that_is_pulled_is_503_for_everybody_while_it_is_out(
         server.remove()
 
 
-# ---- Servers that change their roles ----
+# ---- Servers that change roles ----
 
 
 @pytest.fixture
@@ -367,7 +367,7 @@ def standby(server: PostgreSQL) -> Iterator[Standby]:
 
 @pytest.fixture
 def pair(server: PostgreSQL, standby: Standby, serve: Serve) -> Server:
-    """Give an app that writes to whichever of two servers can be written."""
+    """Provide an app that writes to whichever of two servers accepts writes."""
     name = new_database(server.url).rpartition("/")[2]
     hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
     parameters = "target_session_attrs=read-write"
@@ -396,7 +396,7 @@ def set_read_only(server: str, value: str) -> None:
         other.execute("SELECT pg_reload_conf()")
 
 
-def test_a_primary_that_may_no_longer_be_written_is_left_for_the_new_one(
+def test_a_primary_that_becomes_read_only_is_left_for_the_new_one(
     pair: Server, server: PostgreSQL, standby: Standby
 ) -> None:
     ann = Person(pair.client, "ann")
@@ -406,7 +406,7 @@ def test_a_primary_that_may_no_longer_be_written_is_left_for_the_new_one(
     set_read_only(server.url, "on")
     try:
         standby.promote()
-        # A connection that was opened while the old one was left may cost one more 503.
+        # A connection that was opened during the switch may cost one more 503.
         in_a_row = 0
         deadline = time.monotonic() + 20
         while in_a_row < 30:
@@ -444,7 +444,7 @@ def test_a_database_that_is_read_only_can_be_read_and_is_503_for_writers(
                 assert app.client.get("/health").status_code == 200
             crowd.are_unavailable()
     statuses = {503}
-    while statuses == {503}:  # each connection learns of it when it writes
+    while statuses == {503}:  # each connection finds out when it writes
         with Crowd(app, [change(ann)] * 20) as crowd:
             pass
         statuses = {answer.status for answer in crowd.answers} - {200}
@@ -452,7 +452,7 @@ def test_a_database_that_is_read_only_can_be_read_and_is_503_for_writers(
     assert "Traceback" not in app.log.read_text()
 
 
-def test_a_commit_that_is_refused_is_no_unknown_outcome(server: PostgreSQL) -> None:
+def test_a_refused_commit_is_not_an_unknown_outcome(server: PostgreSQL) -> None:
     url = server.url.replace("+psycopg", "")
     with Connection.connect(url) as one, Connection.connect(url) as other:
         one.execute("CREATE TABLE duty (name text)")

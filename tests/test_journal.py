@@ -16,7 +16,7 @@ SECRET = "hunter2-do-not-log"
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Give what was noted, without the lines about the database."""
+    """Return what was noted, without the lines about the database."""
     return [text for text in caplog.messages if ", from " in text]
 
 
@@ -66,7 +66,7 @@ def test_what_administrators_change_is_a_line(
     ]
 
 
-def test_what_people_change_of_their_own_is_no_line(
+def test_what_people_change_in_their_own_account_is_not_a_line(
     ann: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
     change = {"name": "New", "password": "new", "current_password": PASSWORD}
@@ -75,7 +75,7 @@ def test_what_people_change_of_their_own_is_no_line(
     assert lines(caplog) == []
 
 
-def test_a_refused_change_is_not_told_as_made(
+def test_a_refused_change_is_not_logged_as_made(
     ann: Person, root: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
     taken = {"email": ann.email, "is_admin": False, "current_password": PASSWORD}
@@ -96,7 +96,7 @@ def test_an_address_that_a_client_has_made_up_forges_no_line(
 
 
 def logged_lines(server: Server, number: int) -> list[str]:
-    """Give the lines that have a request in them, once there are that many."""
+    """Return the lines that have a request in them, once there are that many."""
     for _ in range(100):
         found = re.findall('.* - ".*', server.log.read_text())
         if len(found) >= number:
@@ -129,7 +129,7 @@ def test_the_access_log_shows_no_query_and_no_control_character(serve: Serve) ->
     assert SECRET not in server.log.read_text()
 
 
-def test_other_lines_of_a_student_are_printed_as_they_are(
+def test_a_students_own_log_lines_are_printed_as_they_are(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = logging.getLogger("uvicorn.error")

@@ -46,7 +46,7 @@ def accounts(root: Person) -> list[dict[str, Any]]:
 
 
 def follow(person: Person, path: str) -> list[dict[str, Any]]:
-    """Walk from page to page and give all that was shown."""
+    """Walk from page to page and return all the accounts that were shown."""
     answer = person("GET", path)
     shown: list[dict[str, Any]] = answer.json()
     while "next" in answer.links:
@@ -209,7 +209,7 @@ def test_a_parameter_that_makes_no_sense_is_one_422(root: Person, query: str) ->
 
 
 @pytest.mark.parametrize("q", ["%ED%A0%80", "%FF", "%C3", "%F0%9F%98%80"])
-def test_bytes_that_are_no_text_find_nothing(root: Person, q: str) -> None:
+def test_bytes_that_are_not_text_find_nothing(root: Person, q: str) -> None:
     assert root("GET", f"/users?q={q}").json() == []
 
 
@@ -222,7 +222,7 @@ def test_an_empty_after_is_the_first_page(root: Person) -> None:
 def test_a_page_is_found_in_an_index_and_needs_no_sorting(
     root: Person, accounts: list[dict[str, Any]], sort: str
 ) -> None:
-    """The last statement that a request for a further page runs is the page's."""
+    """The last statement that a request for the next page runs is the page's own."""
     ran: list[tuple[str, Any]] = []
 
     def note(_: Any, __: Any, statement: str, values: Any, *___: Any) -> None:

@@ -1,6 +1,6 @@
 """A real server under load and attack: crowds, floods, kills, locks, workers.
 
-What is counted is right answers, not time.
+Right answers are counted, not time.
 """
 
 import json
@@ -79,7 +79,7 @@ def test_a_flood_of_sign_ups_and_logins_lets_readers_through(
     flood = sign_ups(server, range(32)) + [log_in] * 32
     found: list[Counter[int]] = []
     flooding = threading.Thread(target=lambda: found.append(statuses(flood)))
-    with gate.closed():  # a hash in the event loop, or in each thread, would stop it
+    with gate.closed():  # a hash in the event loop, or in every thread, would stop it
         flooding.start()
         gate.wait_for("POST /api/users", 32)
         gate.wait_for("POST /api/login", 32)
@@ -93,7 +93,7 @@ def test_a_flood_of_sign_ups_and_logins_lets_readers_through(
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give two workers on one file."""
+    """Provide two workers on one database."""
     folder = tmp_path_factory.mktemp("workers")
     server = Server(folder, empty_database(folder), "--workers", "2")
     yield server
@@ -106,7 +106,7 @@ def test_fifty_sign_ups_of_one_email_make_one_account(workers: Server) -> None:
 
 
 def test_several_workers_write_to_one_file_at_once(workers: Server) -> None:
-    # Of one address a hundred may wait for their hash.
+    # From one address, a hundred may wait for their hash.
     names = [f"at-once-{number}" for number in range(100)]
     assert statuses(sign_ups(workers, names)) == {201: 100}
     assert set(accounts(workers)) >= {f"{name}@example.com" for name in names}
@@ -221,7 +221,7 @@ def test_a_database_that_is_moved_away_is_503_and_comes_back(
 
 
 @pytest.mark.sqlite
-def test_a_file_that_is_put_in_its_place_is_the_one_that_is_read_and_written(
+def test_a_file_put_in_its_place_is_the_one_that_is_read_and_written(
     serve: Serve, tmp_path: Path
 ) -> None:
     server = serve()
@@ -240,7 +240,7 @@ def test_a_file_that_is_put_in_its_place_is_the_one_that_is_read_and_written(
 
 
 @pytest.mark.sqlite
-def test_a_file_that_is_no_database_is_503(serve: Serve, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_503(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     ann = person(server)
     for file in tmp_path.glob("app.db*"):
@@ -323,7 +323,7 @@ def test_after_a_clean_stop_the_file_is_alone_and_holds_everything(
 
 
 @pytest.mark.sqlite
-def test_a_wal_that_somebody_who_read_for_long_made_grow_shrinks_again(
+def test_a_wal_that_grew_because_of_a_long_reader_shrinks_again(
     serve: Serve, tmp_path: Path
 ) -> None:
     server = serve()
@@ -352,13 +352,13 @@ def test_only_the_owner_can_read_the_file_and_its_companions(
         return {file.name: file.stat().st_mode & 0o777 for file in files}
 
     private = {"app.db": 0o600, "app.db-wal": 0o600, "app.db-shm": 0o600}
-    umask = os.umask(0)  # nothing is taken away from what a program asks for
+    umask = os.umask(0)  # each file gets the very mode that was asked for
     try:
         server = serve()
         assert server.client.post("/api/users", json=sign_up("a")).status_code == 201
         assert modes() == private
         server.stop(subprocess.Popen.kill)
-        for file in tmp_path.glob("app.db*"):  # as a copy of them would be
+        for file in tmp_path.glob("app.db*"):  # as copies of them might be
             file.chmod(0o666)
         server = serve()
         assert server.client.post("/api/users", json=sign_up("b")).status_code == 201
@@ -368,7 +368,7 @@ def test_only_the_owner_can_read_the_file_and_its_companions(
 
 
 @pytest.mark.sqlite
-def test_a_stop_does_not_wait_for_somebody_else_who_reads_the_file(
+def test_a_stop_does_not_wait_for_another_reader_of_the_file(
     serve: Serve, tmp_path: Path
 ) -> None:
     server = serve()
@@ -382,7 +382,7 @@ def test_a_stop_does_not_wait_for_somebody_else_who_reads_the_file(
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("name", ["C#", "what?", "a%2Fb", "%41", "with space", "é"])
-def test_the_file_lies_in_the_folder_of_the_start(
+def test_the_file_is_in_the_folder_that_the_server_was_started_in(
     tmp_path: Path, serve: Serve, name: str
 ) -> None:
     folder = tmp_path / name
@@ -461,7 +461,7 @@ def test_a_write_that_was_begun_in_a_file_that_was_replaced_is_not_answered_as_d
         with gate.closed():
             thread.start()
             gate.wait_for("hashpw")
-        time.sleep(0.3)  # it waits for the lock by now, in the old file
+        time.sleep(0.3)  # by now it waits for the lock, in the old file
         for file in tmp_path.glob("app.db*"):
             file.unlink()
         (tmp_path / "copy.db").rename(tmp_path / "app.db")
@@ -472,7 +472,7 @@ def test_a_write_that_was_begun_in_a_file_that_was_replaced_is_not_answered_as_d
 
 
 @pytest.mark.sqlite
-def test_a_folder_that_is_no_folder_is_503_and_comes_back(
+def test_a_folder_that_a_file_replaces_is_503_and_comes_back(
     serve: Serve, tmp_path: Path
 ) -> None:
     folder = tmp_path / "data"

@@ -1,4 +1,4 @@
-"""Tokens: how one gets them, how they die, and how guessing is slowed down."""
+"""Tokens: how you get them, how they die, and how guessing is slowed down."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.quick
 WRONG = (401, {"detail": "Incorrect email or password."})
 
 
-def test_a_login_answers_a_bearer_token_for_seven_days(ann: Person) -> None:
+def test_a_log_in_gives_a_bearer_token_for_seven_days(ann: Person) -> None:
     answer = ann.client.post(
         "/api/login", data={"username": ann.email, "password": PASSWORD}
     )
@@ -76,7 +76,7 @@ def test_a_wrong_login_hashes_once_whoever_it_is(ann: Person, username: str) -> 
 def test_a_wrong_login_takes_as_long_whatever_hash_is_stored(
     ann: Person, monkeypatch: pytest.MonkeyPatch, stored: str | None
 ) -> None:
-    """A round more doubles the work, so the rounds of all compares are added up."""
+    """One more round doubles the work; the work of all comparisons is added up."""
     monkeypatch.setattr("core.security.BCRYPT_ROUNDS", 7)
     email = ann.email
     if stored is None:
@@ -145,7 +145,7 @@ def test_an_expired_token_is_dead_and_swept_at_the_next_login(ann: Person) -> No
 @pytest.mark.parametrize(
     "authorization", ["Bearer", "Bearer x", "Basic YTpi", "bearer é", "x" * 5000]
 )
-def test_a_token_that_is_none_is_401_and_says_how_to_get_one(
+def test_a_wrong_token_is_401_and_says_how_to_get_one(
     client: TestClient, authorization: str
 ) -> None:
     answer = client.get(

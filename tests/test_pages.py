@@ -1,4 +1,4 @@
-"""What the pages say about the project, and about each other, is so."""
+"""What the pages say about the project, and about each other, is true."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ CONTRACT = (ROOT / "docs" / "contract.md").read_text()
 
 
 def anchors(page: Path) -> set[str]:
-    """Give what a link may have behind its #, as GitHub makes it of each heading."""
+    """Return what a link may have after its #: what GitHub makes of each heading."""
     found = set()
     for heading in re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE):
         words = re.sub(r"[^\w\s-]", "", heading.lower())

@@ -7,9 +7,9 @@ from fastapi.testclient import TestClient
 
 from tests.conftest import Person
 
-# method, path: status for nobody, a member about somebody else, a member about
-# itself, an administrator.
 pytestmark = pytest.mark.quick
+# Method, path: the status for nobody, for a member about somebody else, for a member
+# about their own account, for an administrator.
 MATRIX = {
     ("POST", "/users"): (201, 201, 201, 201),
     ("POST", "/login"): (200, 200, 200, 200),

@@ -58,7 +58,7 @@ def test_each_refusal_in_the_picture_is_one_that_the_api_gives(
     assert [shown[step] for step in "1367"] == [[], [], [], []]
 
 
-def test_the_picture_stands_alone_and_is_read_aloud() -> None:
+def test_the_picture_stands_alone_and_can_be_read_aloud() -> None:
     assert not re.search(
         "<(script|image|foreignObject|use|link)|@import|url[(]", PICTURE
     )

@@ -1,4 +1,4 @@
-"""A PgBouncer in between, in session and in transaction mode."""
+"""PgBouncer in front of PostgreSQL, in session and in transaction mode."""
 
 import os
 import shutil
@@ -25,9 +25,9 @@ PGBOUNCER = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
 if PGBOUNCER is None:
     pytest.skip("needs: apt-get install pgbouncer", allow_module_level=True)
 
-# The mode, the connections that it has, and what it ignores of what clients say at the
-# beginning. `options` is refused, unless it is ignored. In transaction mode there are
-# fewer connections than a worker opens, so that they change hands all the time.
+# Mode, number of connections, and the startup parameters that it ignores. `options` is
+# refused, unless it is ignored. In transaction mode there are fewer connections than a
+# worker opens, so that they change hands all the time.
 KINDS = {
     "session": ("session", 40, "options"),
     "transaction": ("transaction", 3, ""),
@@ -75,7 +75,7 @@ class Pooler:
             )
         )
         command = [str(PGBOUNCER), str(folder / "pgbouncer.ini")]
-        if os.geteuid() == 0:  # it does not run as root
+        if os.geteuid() == 0:  # it refuses to run as root
             for path in (folder, folder.parent, folder.parent.parent):
                 path.chmod(0o755)
             command[1:1] = ["-u", "nobody"]
@@ -196,7 +196,7 @@ def test_a_locked_table_holds_no_reader_for_ever(
 def test_what_others_share_is_left_as_it_was(
     app: Server, pooler: Pooler, ann: Person
 ) -> None:
-    for number in range(20):  # psycopg prepares what comes for the sixth time
+    for number in range(20):  # psycopg prepares a statement the sixth time
         assert ann("GET", "/users/me").status_code == 200
         body = sign_up(f"{ann.id}-again-{number}")
         assert app.client.post("/api/users", json=body).status_code == 201
@@ -207,7 +207,7 @@ def test_what_others_share_is_left_as_it_was(
     strangers: list[Any] = []
     found = set()
     try:
-        for _ in range(3):  # each keeps its own while its transaction lasts
+        for _ in range(3):  # each keeps its connection while its transaction lasts
             strangers.append(psycopg.connect(pooler.url, prepare_threshold=None))
             found.add(strangers[-1].execute(query).fetchone())
     finally:

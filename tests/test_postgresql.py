@@ -104,7 +104,7 @@ def cluster(serve: Serve) -> Iterator[list[Server]]:
         url = new_database(postgresql.url)
         apps = [serve(url=url, **place) for place in places]
         yield apps
-        for app in apps:  # a namespace goes when nobody is in it
+        for app in apps:  # a namespace goes away when nobody is in it
             if app.process.poll() is None:
                 app.stop()
         postgresql.remove()
@@ -311,13 +311,13 @@ def test_sigterm_answers_503_to_those_who_wait_for_a_locked_table(
         answer = httpx.get(path, headers=ann.headers, timeout=60)
         answers.append(answer.status_code)
 
-    app.client.close()  # only the readers count
+    app.client.close()  # so that only the readers are counted
     threads = [threading.Thread(target=read) for _ in range(80)]
     with psycopg.connect(url.replace("+psycopg", "")) as other:
         other.execute('LOCK TABLE "user"')
         for thread in threads:
             thread.start()
-        # The first may have their answer.
+        # The first may have been answered already.
         while count_connections(app) + len(answers) < len(threads):
             time.sleep(0.05)
         time.sleep(0.5)  # uvicorn has accepted them by now
@@ -327,7 +327,7 @@ def test_sigterm_answers_503_to_those_who_wait_for_a_locked_table(
     assert answers == [503] * 80
 
 
-def test_a_search_leaves_no_connection_and_finds(
+def test_a_search_finds_and_leaves_no_connection(
     serve: Serve, server: PostgreSQL
 ) -> None:
     url = new_database(server.url)
@@ -364,7 +364,7 @@ def test_a_host_goes_on_when_another_one_extends_the_tables(
     assert bob("GET", "/users/me").json()["mood"] == "best"
     answers = [ann("GET", "/users/me").status_code for _ in range(20)]
     assert Counter(answers) in (Counter({200: 20}), Counter({200: 19, 503: 1})), (
-        "at most what was prepared for the old table"
+        "at most one: it was prepared for the old table"
     )
 
 

@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 WAYS = [
-    # How requests come, what --root-path or the mount says, and what it means.
+    # How requests arrive, what --root-path or the mount says, and the prefix it means.
     ("cut off", "/v1", "/v1"),
     ("cut off", "/v1/", "/v1"),
     ("cut off", "v1", "/v1"),
@@ -68,8 +68,8 @@ class Prefixed:
 
     def __init__(self, client: TestClient, sent: str, prefix: str) -> None:
         self.client = client
-        self.sent = sent  # what stands before each path that is sent
-        self.prefix = prefix  # what stands before each path that is answered
+        self.sent = sent  # what each path in a request begins with
+        self.prefix = prefix  # what each path in an answer begins with
 
     def __call__(self, method: str, path: str, **options: Any) -> Any:
         return self.client.request(
@@ -79,7 +79,7 @@ class Prefixed:
 
 @contextmanager
 def behind_a_proxy(root_path: str, kept: str = "") -> Iterator[TestClient]:
-    """Give a client whose requests come as uvicorn hands them over."""
+    """Provide a client whose requests arrive as uvicorn hands them over."""
 
     async def as_uvicorn(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -195,7 +195,7 @@ def test_a_mounted_api_that_was_not_started_says_what_to_write(
         mounted.get("/v1/health")
 
 
-def test_what_the_page_writes_to_mount_it_works(serve: Serve, tmp_path: Path) -> None:
+def test_what_the_page_says_of_mounting_it_works(serve: Serve, tmp_path: Path) -> None:
     mount, own_lifespan = blocks(PAGE, "python")
     imports = (
         "from collections.abc import AsyncIterator\n"
@@ -243,7 +243,7 @@ def make_certificate(folder: Path) -> None:
 
 
 class Nginx:
-    """An nginx that any user can start, before a server of the API."""
+    """An nginx that any user can start, in front of the API."""
 
     def __init__(self, folder: Path, server: Server) -> None:
         make_certificate(folder)
@@ -271,7 +271,7 @@ class Nginx:
         wait_until(lambda: not is_free(self.keeps), "nginx has not started")
 
     def client(self, port: int, address: str = "127.0.0.1") -> httpx.Client:
-        """Give a client at an address, for example 127.0.0.2."""
+        """Return a client at an address, for example 127.0.0.2."""
         context = ssl.create_default_context(cafile=self.folder / "cert.pem")
         transport = httpx.HTTPTransport(verify=context, local_address=address)
         url = f"https://localhost:{port}/v1"
@@ -397,7 +397,7 @@ class MainPy:
         )
 
     def has_started(self) -> bool:
-        """Tell whether both workers answer."""
+        """Tell whether both workers have started."""
         assert self.process.poll() is None, self.log.read_text()
         return self.log.read_text().count("Application startup complete") == 2
 
@@ -421,7 +421,7 @@ def run_main(tmp_path: Path) -> Iterator[Callable[..., MainPy]]:
 
 
 def answer_on(connection: socket.socket) -> bytes:
-    """Send a request on a connection that stays open, and give the answer's start."""
+    """Send a request on a connection that stays open; return the answer's start."""
     connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return connection.recv(4096)
 
@@ -442,7 +442,7 @@ def test_python_main_py_has_what_a_server_needs(
         "open /docs",
     ):
         assert line in log
-    # Meanwhile, another one on the same port.
+    # Meanwhile, start another one on the same port.
     second = run_main(PORT=str(server.port), log="second.log")
     assert second.process.wait(20) != 0
     assert "address already in use" in second.log.read_text()
@@ -456,7 +456,7 @@ def test_python_main_py_has_what_a_server_needs(
 
 
 @pytest.mark.parametrize("port", ["http", "65536"])
-def test_a_port_that_is_none_stops_the_start(
+def test_a_wrong_port_stops_the_start(
     run_main: Callable[..., MainPy], port: str
 ) -> None:
     run = run_main(PORT=port)

@@ -1,6 +1,6 @@
 """What allowed a change is still true when it is written.
 
-The server waits here before it hashes, until what a change relied on has changed.
+Here the server waits before it hashes, until what the request relied on has changed.
 """
 
 import os
@@ -74,7 +74,7 @@ def make_admin(server: Server, person: Person) -> None:
     change_database(server, f'UPDATE "user" SET is_admin = true WHERE id = {person.id}')
 
 
-def test_of_two_changes_of_one_password_at_once_one_is_made(
+def test_of_two_changes_of_a_password_at_once_only_one_is_made(
     serve: Serve, gate: Gate
 ) -> None:
     server = serve(app=GATED)
@@ -192,7 +192,7 @@ def cheap_hash() -> str:
     return bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 
 
-def test_log_ins_at_once_succeed_when_the_hash_is_made_anew(
+def test_log_ins_at_once_succeed_when_the_hash_is_renewed(
     serve: Serve, gate: Gate
 ) -> None:
     server = serve(app=GATED, BCRYPT_ROUNDS="5")
@@ -201,7 +201,7 @@ def test_log_ins_at_once_succeed_when_the_hash_is_made_anew(
     statuses: list[int] = []
 
     def send(number: int) -> None:
-        # From several addresses, since those of one come one after the other.
+        # From several addresses: those from one would be tried one after the other.
         with new_client(server.url, f"127.0.0.{number}") as client:
             form = {"username": ann.email, "password": PASSWORD}
             answer = client.post("/api/login", data=form)
@@ -218,14 +218,14 @@ def test_log_ins_at_once_succeed_when_the_hash_is_made_anew(
     assert stored.startswith("$2b$05$")
 
 
-def test_a_hash_made_anew_meanwhile_does_not_refuse_a_change(
+def test_a_hash_that_is_renewed_meanwhile_does_not_stop_a_change(
     serve: Serve, gate: Gate
 ) -> None:
     server = serve(app=GATED)
     ann = Person(server.client, "ann")
     change = {"password": "new", "current_password": PASSWORD}
     request: dict[str, Any] = {"method": "PATCH", "path": "/users/me", "json": change}
-    # The current one is checked when the new one is hashed.
+    # The current one has been checked by the time the new one is hashed.
     with while_hashing(gate, ann, **request) as answers:
         change_database(
             server, f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'"

@@ -1,4 +1,4 @@
-"""What is refused, and how: the table of the contract, one mistake at a time."""
+"""What is refused, and how: the contract's table, one mistake at a time."""
 
 import json
 from typing import Any
@@ -181,7 +181,7 @@ def test_a_body_over_64_kib_is_413_in_the_one_shape(
         path, content=iter([body[:9], body[9:]]) if chunked else body, headers=JSON
     )
     if chunked and path != "/api/users":
-        assert answer.status_code in {404, 405, 415}, "what nobody reads is no body"
+        assert answer.status_code in {404, 405, 415}, "a body nobody reads is not one"
     else:
         assert answer.status_code == 413
         assert answer.json() == {"detail": "A body has at most 64 KiB."}
@@ -203,7 +203,7 @@ def test_a_body_of_64_kib_is_read(client: TestClient) -> None:
     ["0", "-1", "007", "1.5", "abc", str(2**31), str(2**63), str(10**30), "9" * 5000],
 )
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_an_id_out_of_range_is_no_500(
+def test_an_id_out_of_range_is_not_a_500(
     ann: Person, root: Person, method: str, user_id: str
 ) -> None:
     for person in (ann, root):

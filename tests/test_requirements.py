@@ -23,7 +23,7 @@ TOOLS += [*ROOT.glob("tools/bench/*.py"), *ROOT.glob("tools/tour/*.py")]
 
 
 def plain(name: str) -> str:
-    """Write a package's name in the one way that PyPI compares."""
+    """Write a package's name as PyPI compares it."""
     return re.sub("[-_.]+", "-", name).lower()
 
 
@@ -38,7 +38,7 @@ def pinned(*files: str) -> dict[str, str]:
 
 
 def imported(files: list[Path]) -> set[str]:
-    """Give the top names that files import, but those of Python and our own."""
+    """Return the top-level modules that files import, without Python's and ours."""
     names: list[str] = []
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -65,7 +65,7 @@ def check(files: list[Path], *requirements: str, optional: str = "") -> None:
 
 
 def test_what_the_product_imports_is_pinned() -> None:
-    check(PRODUCT, "requirements.txt", optional="psycopg")  # for PostgreSQL alone
+    check(PRODUCT, "requirements.txt", optional="psycopg")  # only for PostgreSQL
 
 
 def test_what_the_tools_import_is_pinned() -> None:
@@ -84,7 +84,7 @@ def test_the_version_is_the_same_wherever_it_stands() -> None:
     assert app.version == project["version"]
 
 
-def test_each_commit_is_read_by_the_ruff_that_ci_has() -> None:
+def test_each_commit_is_checked_by_the_ruff_that_ci_has() -> None:
     version = pinned("tests/requirements.txt")["ruff"]
     assert f"rev: v{version} " in (ROOT / ".pre-commit-config.yaml").read_text()
 
@@ -108,10 +108,10 @@ def test_what_is_pinned_is_what_is_tested() -> None:
         ("pygal", "tools.bench", "tools/bench/requirements.txt"),
     ],
 )
-def test_who_lacks_a_package_is_told_which_line_to_run(
+def test_a_missing_package_is_reported_with_the_line_to_run(
     tmp_path: Path, package: str, command: str, file: str
 ) -> None:
-    # A module that is None there cannot be imported.
+    # A module that is None in sys.modules cannot be imported.
     code = "import runpy, sys; sys.modules[sys.argv[1]] = None; del sys.argv[0:2]\n"
     code += "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
     settings = {"PYTHONPATH": str(ROOT), "DATABASE_URL": f"sqlite:///{tmp_path}/app.db"}

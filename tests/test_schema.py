@@ -1,4 +1,4 @@
-"""One field is one line, and a database that is older keeps its rows."""
+"""One field is one line, and an older database keeps its rows."""
 
 import contextlib
 import copy
@@ -32,7 +32,7 @@ class Project:
     ) -> None:
         self.folder, self.start = folder / "project", serve
         self.folder.mkdir()
-        self.models = self.folder / "models.py"  # before the project's in the path
+        self.models = self.folder / "models.py"  # ahead of the project's in the path
         shutil.copy(ROOT / "models.py", self.models)
         if like is None:
             old = self.serve()
@@ -76,7 +76,7 @@ class Project:
         )
 
     def refusal(self) -> str:
-        """Start where the start must fail, and give what it says."""
+        """Start, which must fail, and return what it says."""
         before, rows = self.schema(), self.sql('SELECT * FROM "user" ORDER BY id')
         with pytest.raises(AssertionError) as failure:
             self.serve()
@@ -90,7 +90,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Project | None:
-    """Give a project whose file each test copies: to make one takes a start."""
+    """Provide a project whose file each test copies: making one takes a start."""
     if POSTGRESQL:
         return None
     folder = tmp_path_factory.mktemp("old")
@@ -114,7 +114,7 @@ def test_one_line_is_a_field_in_the_table_in_sign_up_patch_answers_and_docs(
     server = project.serve()
     ann = on(server, project.ann)
     assert ann("GET", "/users/me").json() == ann.account | {"age": None}, (
-        "old rows live"
+        "old rows stay"
     )
     sent = {"name": "Cid", "email": "cid@example.com", "password": "x", "age": 42}
     cid = server.client.post("/api/users", json=sent)
@@ -212,7 +212,7 @@ def name_of(field: str) -> str:
 
 
 def added(server: Server) -> str:
-    """Give what the last start said that it added."""
+    """Return what the last start said it added."""
     last = server.log.read_text().rpartition("Started server process")[2]
     found = re.search("added (.*)", last)
     return found[1] if found else ""
@@ -310,7 +310,7 @@ TOLD = [
 ]
 
 
-def test_what_could_lose_or_invent_data_is_told_and_each_way_out_works(
+def test_what_could_lose_or_invent_data_is_refused_and_each_way_out_works(
     project: Project,
 ) -> None:
     project.sql('ALTER TABLE "user" ADD COLUMN nick VARCHAR')
@@ -351,7 +351,7 @@ def test_what_could_lose_or_invent_data_is_told_and_each_way_out_works(
     }
 
 
-def test_what_is_no_longer_unique_is_told_how_to_end_it(project: Project) -> None:
+def test_what_is_no_longer_unique_is_refused_with_a_way_out(project: Project) -> None:
     project.change(NAME, NAME.replace("max_length", "unique=True, max_length"))
     server = project.serve()
     assert added(server) == "uq_user_name"
@@ -366,7 +366,7 @@ def test_what_is_no_longer_unique_is_told_how_to_end_it(project: Project) -> Non
     assert cid("PATCH", "/users/me", json={"name": "Ann"}).status_code == 200
 
 
-def test_what_the_database_refuses_is_told_in_one_line(project: Project) -> None:
+def test_what_the_database_refuses_is_reported_in_one_line(project: Project) -> None:
     project.sql("UPDATE \"user\" SET name = 'same'")
     project.sql("CREATE TABLE elsewhere (id INTEGER)")
     project.sql("CREATE INDEX ix_user_is_admin ON elsewhere (id)")
@@ -406,8 +406,8 @@ def test_what_the_database_refuses_is_told_in_one_line(project: Project) -> None
         assert "same" not in text
 
 
-def test_indexes_become_as_the_models_say(project: Project) -> None:
-    # One that is there already, by hand, and one with a name that is taken.
+def test_indexes_become_what_the_models_say(project: Project) -> None:
+    # One has already been made by hand, and the name of another is taken.
     project.sql('CREATE INDEX ix_user_is_admin ON "user" (is_admin)')
     project.sql('CREATE INDEX ix_user_hashed_password ON "user" (id)')
     project.change("class UserBase(", IMPORTS)
@@ -541,7 +541,7 @@ create_database()"""
 
 
 @pytest.mark.sqlite
-def test_a_lock_of_somebody_else_stops_the_start_and_nothing_else(
+def test_somebody_elses_lock_stops_the_start_and_nothing_else(
     project: Project,
 ) -> None:
     project.change(NAME, NAME + AGE)
@@ -557,7 +557,7 @@ def test_a_lock_of_somebody_else_stops_the_start_and_nothing_else(
     assert ann("GET", "/users/me").json() == ann.account | {"age": None}
 
 
-def test_what_the_readme_says_of_a_new_field_is_so(project: Project) -> None:
+def test_what_the_readme_says_of_a_new_field_is_true(project: Project) -> None:
     section = (
         (ROOT / "README.md")
         .read_text()

@@ -25,7 +25,7 @@ def test_each_chapter_of_asvs_has_its_verdict() -> None:
     assert [int(number) for number, _ in chapters] == list(range(1, 18))
 
 
-def test_the_readme_leads_here_and_who_sets_up_a_proxy_is_warned() -> None:
+def test_the_readme_leads_here_and_whoever_sets_up_a_proxy_is_warned() -> None:
     assert "(SECURITY.md)" in README
     scaling = (ROOT / "docs" / "scaling.md").read_text()
     assert "never `--forwarded-allow-ips '*'`" in scaling

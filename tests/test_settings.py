@@ -1,4 +1,4 @@
-"""Settings: what makes no sense stops the start with one line that names it."""
+"""Settings: one that makes no sense stops the start, in one line that names it."""
 
 import os
 import subprocess

@@ -23,7 +23,7 @@ Serve = Callable[..., Server]
 
 @contextmanager
 def starting(folder: Path, url: str, **settings: str) -> Iterator[Any]:
-    """Start the server, and give its process; its log is in server.log."""
+    """Start the server, and provide its process; its log is in server.log."""
     environment = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)} | settings
     log = folder / "server.log"
     log.write_text("")
@@ -37,7 +37,7 @@ def starting(folder: Path, url: str, **settings: str) -> Iterator[Any]:
 
 
 def wait_for(folder: Path, text: str) -> str:
-    """Wait until the log has a text, and give the log."""
+    """Wait until a text is in the log, and return the log."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         log = (folder / "server.log").read_text()
@@ -68,7 +68,7 @@ def test_in_memory_each_worker_is_said_to_have_its_own_accounts(serve: Serve) ->
     assert Person(server.client, "ann").id == 1
 
 
-def test_a_file_that_is_opened_to_read_only_is_read_and_never_written(
+def test_a_file_that_is_opened_read_only_is_read_and_never_written(
     serve: Serve, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/app.db"
@@ -104,7 +104,7 @@ def test_a_file_that_is_missing_is_made_only_if_it_may_be(
     assert not (tmp_path / "app.db").exists()
 
 
-def test_tables_that_lack_something_are_not_extended_when_only_read(
+def test_tables_that_lack_something_are_not_extended_in_a_read_only_file(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "app.db").touch()
@@ -181,7 +181,7 @@ def test_a_start_does_not_wait_for_ever(tmp_path: Path, postgresql: str) -> None
 
 
 @pytest.mark.parametrize("ending", ["nowhere", "postgres?sslmode=require"])
-def test_a_start_ends_at_once_where_waiting_is_in_vain(
+def test_a_start_ends_at_once_where_waiting_would_not_help(
     tmp_path: Path, postgresql: str, ending: str
 ) -> None:
     url = postgresql.rpartition("/")[0] + "/" + ending
@@ -229,7 +229,7 @@ def test_a_client_encoding_other_than_utf8_ends_the_start(
     )
 
 
-def test_options_of_the_url_are_kept_and_count_more_than_ours(
+def test_options_of_the_url_are_kept_and_override_ours(
     tmp_path: Path, postgresql: str
 ) -> None:
     from tools.postgresql import new_database

@@ -22,11 +22,11 @@ WALK = (ROOT / "docs" / "walk.md").read_text()
 
 
 def trees(server: Server, number: int) -> list[str]:
-    """Give what the tour printed, a text for each request, once it is that many."""
+    """Return what the tour printed, a text per request, once there are that many."""
     for _ in range(100):
         start = r"^(?=(?:GET|POST|PATCH|DELETE|••••$))"
         found = re.split(start, server.log.read_text(), flags=re.MULTILINE)[1:]
-        # The first one was `serve`, which has waited for the start.
+        # The first ones came from `serve`, which waited for the start.
         found = [tree for tree in found if "/health → " not in tree]
         if len(found) >= number and "7 the answer" in found[-1]:
             return found
@@ -241,7 +241,7 @@ def test_what_the_database_refused_and_what_it_kept_is_shown(serve: Serve) -> No
 
 
 def steady(tree: str) -> str:
-    """Blot out numbers, and what is one way in SQLite and another in PostgreSQL."""
+    """Blot out numbers, and what differs between SQLite and PostgreSQL."""
     tree = re.sub(r"INSERT INTO.*", "INSERT INTO …", tree)
     tree = re.sub(r"BEGIN.*", "BEGIN", tree)
     return re.sub(r"\d+\.\d+|\d{4}-\d\d-\d\dT[\d:.]+Z", "…", tree).strip()

@@ -144,7 +144,7 @@ class Tour:
         self.names = (f"client-{number}." for number in itertools.count())
 
     def send(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send a request, and give what the pages are told of it."""
+        """Send a request, and return what the pages are told about it."""
         name = next(self.names)
         headers = {"User-Agent": name} | options.pop("headers", {})
         httpx.request(method, self.server.url + path, headers=headers, **options)
@@ -186,7 +186,7 @@ class Tour:
         )
 
     def hide(self, *, is_hidden: bool) -> None:
-        """Hide or show the page, as another tab in front of it does."""
+        """Hide or show the page, as another tab in front of it would."""
         hidden = json.dumps({"value": is_hidden, "configurable": True})
         self.browser.execute_script(
             f"Object.defineProperty(document, 'hidden', {hidden});"
@@ -200,7 +200,7 @@ class Tour:
         )
 
     def save(self, name: str) -> None:
-        """Take a picture of the whole page, if SCREENSHOTS says where to."""
+        """Take a screenshot of the whole page, if SCREENSHOTS names a folder."""
         if folder := os.environ.get("SCREENSHOTS"):
             self.resize(1280, 400)
             height = self.script("document.documentElement.scrollHeight")
@@ -220,7 +220,7 @@ def wait_for(
 
 
 def open_files(name: str) -> list[Path]:
-    """Give where any process has a file open."""
+    """List where any process has a file open."""
     found = []
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
@@ -230,7 +230,7 @@ def open_files(name: str) -> list[Path]:
 
 
 def events(url: str, last: str = "", kind: str = "request") -> Iterator[dict[str, Any]]:
-    """Read the events that come within the next seconds."""
+    """Read the events as they come."""
     headers = {"Last-Event-ID": last}
     with httpx.stream("GET", url, headers=headers, timeout=10) as answer:
         assert answer.status_code == 200
@@ -254,7 +254,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     browser = open_browser(folder)
     settings = {}
     if os.environ.get("SCREENSHOTS"):
-        settings["BCRYPT_ROUNDS"] = "12"  # the bar of the hash is as long as it is
+        settings["BCRYPT_ROUNDS"] = "12"  # a hash takes as long as in real use
     server = Server(
         folder,
         empty_database(folder),
@@ -267,7 +267,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     )
     tour = Tour(server, browser, project)
     tour.resize(1280, 800)
-    # What is new would be nearly white in a picture: it fades in.
+    # What is new fades in: in a screenshot it would be nearly white.
     calm = [{"name": "prefers-reduced-motion", "value": "reduce"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": calm})
     yield tour
@@ -276,7 +276,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
 
 
 def marked(event: dict[str, Any], step: int, mark: str) -> list[tuple[str, int, str]]:
-    """Give file, number and text of the lines with a mark at a step."""
+    """Return the file, number and text of the lines with a mark at a step."""
     return [
         (code["file"], number, "".join(text for _, text in pieces).strip())
         for code in event["steps"][step - 1]["code"]
@@ -374,7 +374,7 @@ def test_the_marked_line_is_the_line_that_ran(tour: Tour) -> None:
             assert source[number - 1].strip() == shown
         found = [line for line in lines if line[0] == file and line[2].startswith(text)]
         assert len(found) == 1, (text, lines)
-    # The validator of the email is the one that raised, not that of the name.
+    # The email's validator is the one that raised, not the name's.
     ((_, number, _),) = marked(wrong, 4, "stopped")
     above = (tour.project / "models.py").read_text().splitlines()[:number]
     assert (
@@ -394,7 +394,7 @@ def test_the_marked_line_is_the_line_that_ran(tour: Tour) -> None:
     assert taken["steps"][4]["sql"][1]["refused"]
 
 
-def test_every_kind_of_path_operation_is_told(tour: Tour) -> None:
+def test_every_kind_of_path_operation_is_shown(tour: Tour) -> None:
     card = {"title": "Visa", "secret": SECRET, "pin": 4711, "api_key": SECRET}
     for method, path, status, options in (
         ("POST", "/api/cards", 200, {"json": card}),
@@ -415,10 +415,10 @@ def test_every_kind_of_path_operation_is_told(tour: Tour) -> None:
     ((file, number, text),) = marked(event, 5, "stopped")
     assert text == 'raise HTTPException(418, "elsewhere")'
     assert Path(file).read_text().splitlines()[number - 1].strip() == text
-    assert not tour.server.logged("The tour cannot tell of this request")
+    assert not tour.server.logged("The tour cannot show this request")
 
 
-def test_a_route_is_told_wherever_it_is_but_what_browsers_ask_for_is_not(
+def test_a_route_is_shown_wherever_it_is_but_what_browsers_ask_for_is_not(
     tour: Tour,
 ) -> None:
     for path in ("/docs", "/openapi.json", "/favicon.ico", "/tour"):
@@ -533,7 +533,7 @@ def test_the_tables_are_live_and_what_somebody_sends_is_text(tour: Tour) -> None
 
 
 @pytest.mark.sqlite
-def test_a_file_that_replaces_the_database_is_told_of_and_keeps_its_rows(
+def test_a_file_that_replaces_the_database_is_noticed_and_keeps_its_rows(
     tour: Tour,
 ) -> None:
     file = Path(tour.server.database.removeprefix("sqlite:///"))
@@ -627,7 +627,7 @@ def test_it_is_for_this_machine_only(tour: Tour, path: str) -> None:
         {"Host": "evil.example.com"},
         {"Host": "localhost.evil.example.com:8000"},
         {"Host": "localhost@evil.example.com"},
-        {"X-Forwarded-For": "203.0.113.5"},  # as a proxy on this machine tells it
+        {"X-Forwarded-For": "203.0.113.5"},  # as a proxy on this machine sets it
         {"Origin": "http://evil.example.com"},
         {"Origin": "http://localhost:5173"},
         {"Origin": "null"},
@@ -664,7 +664,7 @@ def test_ctrl_c_ends_it_whether_the_pages_are_read_or_not(
     (project / "cards.py").write_text(CARDS.replace("FOLDER", str(tmp_path)))
     (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
     server = serve(app="cards:app", project=project)
-    for _ in range(50):  # 4 MB to tell: more than the system takes for a client
+    for _ in range(50):  # 4 MB to send: more than the system buffers for a client
         assert server.client.get("/api/much").status_code == 200
     request = f"GET /tour/events HTTP/1.1\r\nHost: localhost:{server.port}\r\n\r\n"
     with (
@@ -694,12 +694,12 @@ def test_a_saved_file_starts_it_again_and_the_page_comes_back(tour: Tour) -> Non
     text = models.read_text()
     assert text.count(email) == 1
     models.write_text(text.replace(email, f"{email}    age: int | None = None\n"))
-    tour.until("state", "the server has started anew")
+    tour.until("state", "the server restarted")
     tour.send("GET", "/api/after")
     tour.until("title", "/api/after")
     shown = tour.text("list")
-    assert shown.index("/api/after") < shown.index("the server has started again")
-    assert shown.index("the server has started again") < shown.index("/api/before")
+    assert shown.index("/api/after") < shown.index("the server restarted")
+    assert shown.index("the server restarted") < shown.index("/api/before")
     tour.open("/tour/accounts")
     tour.until("all", "age")
     columns = "[...document.querySelectorAll('table:first-of-type th')]"

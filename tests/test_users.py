@@ -90,7 +90,7 @@ def test_a_new_email_needs_the_current_password_and_is_the_one_to_log_in_with(
     ann.log_in()
 
 
-def test_the_email_one_has_is_no_new_one(ann: Person) -> None:
+def test_the_email_you_already_have_is_not_a_new_one(ann: Person) -> None:
     assert (
         ann("PATCH", "/users/me", json={"email": ann.email, "name": "Anna"}).json()[
             "name"

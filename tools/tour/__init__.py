@@ -1,7 +1,7 @@
 """The same API, each request shown in seven steps: `uvicorn tools.tour:app --reload`.
 
-On the page /tour, the tables on /tour/accounts, and as a tree in this terminal. Secrets
-are dots. The times are in the answer, too: Server-Timing (w3.org/TR/server-timing).
+Requests are on the page /tour, tables on /tour/accounts, and trees in this terminal.
+Secrets are dots. Answers have the times, too: Server-Timing (w3.org/TR/server-timing).
 """
 
 import re
@@ -24,14 +24,14 @@ from tools.tour import pages, tree
 from tools.tour.journey import MAX_KEPT, Journey, Steps, current
 
 __all__ = ["app"]
-# What browsers ask for by themselves, to show /docs.
+# What browsers ask for on their own, to show /docs.
 NOT_SHOWN = re.compile(
     r"/(docs|redoc|static-offline-docs|openapi\.json|favicon\.ico)(/|$)"
 )
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    # Behind a prefix, if there is one.
+    # Without the prefix, if there is one.
     path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
     if scope["type"] == "lifespan":
         pages.say_where()
@@ -82,7 +82,7 @@ async def guide(scope: Scope, receive: Receive, send: Send, *, is_shown: bool) -
 
     try:
         await main.app(scope, listen, speak)
-    finally:  # after a 500, too, whose traceback uvicorn prints next
+    finally:  # even after a 500, whose traceback uvicorn prints next
         current.reset(token)
         if is_shown:
             if told != (journey.answered_size, len(journey.statements)):

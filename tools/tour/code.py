@@ -1,4 +1,4 @@
-"""Lines of source code, coloured, with those marked that ran."""
+"""Lines of source code, coloured, with marks on those that ran."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from pygments.token import Comment, Keyword, Name, Number, String, Token, _Token
 from tools.tour.journey import Place, is_ours
 from tools.tour.tree import short
 
-Row = list[list[str]]  # a line: the class of a piece, and its text
+Row = list[list[str]]  # a line, in pieces: the CSS class of each, and its text
 CLASSES = (
     (Comment, "comment"),
     (String, "string"),
@@ -24,7 +24,7 @@ CLASSES = (
     (Name.Function, "name"),
     (Name.Class, "name"),
 )
-AROUND = 2  # lines that are shown before and after a marked one
+AROUND = 2  # lines to show before and after a marked one
 LONGEST = 160  # characters of a line
 
 
@@ -37,7 +37,7 @@ def class_of(token: _TokenType) -> str:
 
 @lru_cache(256)
 def colour(file: str, _changed: float) -> list[Row]:
-    """Give the lines of a file as coloured pieces."""
+    """Return the lines of a file as coloured pieces."""
     rows: list[Row] = [[]]
     text = Path(file).read_text(encoding="utf-8", errors="replace")
     for token, value in PythonLexer(stripnl=False).get_tokens(text):
@@ -64,7 +64,7 @@ def text_of(row: Row) -> str:
 def snippet(
     file: str, numbers: Iterable[int], marked: Iterable[int], stopped: int = 0
 ) -> dict[str, Any] | None:
-    """Give lines of a file, and which of them are marked."""
+    """Return lines of a file, and which of them are marked."""
     rows, marks = rows_of(file), set(marked)
     wanted = sorted(number for number in numbers if 0 < number <= len(rows))
     while wanted and not text_of(rows[wanted[-1] - 1]).strip():
@@ -88,7 +88,7 @@ def snippet(
 
 
 def cut(row: Row, indent: int) -> Row:
-    """Take the common indent off a line, and what is too long for a page."""
+    """Take the common indent off a line, and whatever is too long for a page."""
     left, pieces = LONGEST, []
     for name, text in row:
         kept = text[indent:] if indent else text
@@ -100,7 +100,7 @@ def cut(row: Row, indent: int) -> Row:
 
 
 def around(places: Iterable[Place], stopped: Place | None = None) -> list[Any]:
-    """Give the lines around places, those of one function together."""
+    """Return the lines around places, grouped by function."""
     functions: dict[tuple[str, int], set[int]] = {}
     for place in places:
         functions.setdefault((place.file, place.first), set()).add(place.line)
@@ -116,7 +116,7 @@ def around(places: Iterable[Place], stopped: Place | None = None) -> list[Any]:
             after = 0 if number == red else AROUND
             numbers |= near(file, first, number, after)
             numbers |= set(range(number, end_of_statement(file, number) + 1))
-        # Between the line that ran and the one that stopped stands why.
+        # The lines between the one that ran and the one that stopped say why.
         if red and marked and 0 < red - max(marked) < 8:
             numbers |= set(range(max(marked), red))
         if red:
@@ -127,7 +127,7 @@ def around(places: Iterable[Place], stopped: Place | None = None) -> list[Any]:
 
 
 def name_line(file: str, first: int) -> int:
-    """Give the line of `def`, which may stand below decorators."""
+    """Return the line of `def`, which may come below decorators."""
     rows = rows_of(file)
     for number in range(first, min(first + 8, len(rows) + 1)):
         if re.match(r"\s*(async )?def ", text_of(rows[number - 1])):
@@ -136,7 +136,7 @@ def name_line(file: str, first: int) -> int:
 
 
 def end_of_statement(file: str, line: int) -> int:
-    """Give the line with the bracket that closes what a line has opened."""
+    """Return the line with the bracket that closes what a line opens."""
     rows, depth = rows_of(file), 0
     for number in range(line, min(line + 8, len(rows) + 1)):
         for name, piece in rows[number - 1]:
@@ -149,7 +149,7 @@ def end_of_statement(file: str, line: int) -> int:
 
 
 def near(file: str, first: int, line: int, after: int) -> set[int]:
-    """Give a line and those beside it, without a docstring, in the same function."""
+    """Return a line and its neighbours in the same function, but no docstring."""
     rows = rows_of(file)
     found = {line}
     for step, last in ((-1, line - AROUND), (1, line + after)):
@@ -168,7 +168,7 @@ def near(file: str, first: int, line: int, after: int) -> set[int]:
 
 
 def source(thing: Any) -> tuple[str, int, list[str]] | None:
-    """Give the file of a function or class, its first line, and its lines."""
+    """Return the file of a function or class, its first line, and its lines."""
     thing = inspect.unwrap(thing)
     try:
         lines, first = inspect.getsourcelines(thing)
@@ -197,7 +197,7 @@ def search(name: str, thing: Any) -> tuple[str, int, list[str]] | None:
 
 
 def definition(thing: Any, pattern: str, length: int) -> dict[str, Any] | None:
-    """Give so many lines of a function or class, from the one with a pattern on."""
+    """Return some lines of a function or class, from the one that fits a pattern."""
     found = source(thing)
     if found is None:
         return None
@@ -208,7 +208,7 @@ def definition(thing: Any, pattern: str, length: int) -> dict[str, Any] | None:
 
 
 def find_line(lines: list[str], first: int, pattern: str) -> int | None:
-    """Give the number of the first of some lines that begins with a pattern."""
+    """Return the number of the first line that begins with a pattern."""
     for number, text in enumerate(lines, first):
         if re.match(pattern, text):
             return number
@@ -216,7 +216,7 @@ def find_line(lines: list[str], first: int, pattern: str) -> int | None:
 
 
 def signature(function: Any) -> dict[str, Any] | None:
-    """Give a function from its `def` to its docstring, with the `def` marked."""
+    """Return a function from its `def` to its docstring, with the `def` marked."""
     found = source(function)
     if found is None:
         return None
@@ -234,7 +234,7 @@ def signature(function: Any) -> dict[str, Any] | None:
 
 
 def field(model: Any, name: str) -> dict[str, Any] | None:
-    """Give the line of a model that declares a field."""
+    """Return the line of a model that declares a field."""
     for owner in getattr(model, "__mro__", ()):
         found = (
             source(owner) if name in vars(owner).get("__annotations__", {}) else None

@@ -35,11 +35,11 @@ HERE = str(Path(__file__).parent)
 INSTALLED = tuple(sysconfig.get_paths().values())
 MAX_KEPT = 256 * 1024  # bytes of a body
 MAX_STATEMENTS = 200
-MAX_ROWS = 20  # of one statement with many, and of what is wrong with a body
+MAX_ROWS = 20  # of one statement with many, and of the mistakes in a body
 
 
 class Place(NamedTuple):
-    """A line of code, in a function that begins at another."""
+    """A line of code, and the line where its function begins."""
 
     file: str
     line: int
@@ -80,7 +80,7 @@ class Journey:
         self.sent, self.answered, self.status = b"", b"", 0
         self.sent_size = self.answered_size = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.took: dict[str, float] = {}  # milliseconds a step
+        self.took: dict[str, float] = {}  # milliseconds per step
         self.receiving = self.sending = 0.0  # milliseconds before the rest, and after
         self.sql_first = 0.0  # milliseconds in the database before the path operation
         self.checks: list[str] = []
@@ -91,7 +91,7 @@ class Journey:
         self.stopped_by: tuple[Place, ...] = ()
         self.stopped_in = ""
         self.in_endpoint = False
-        self.payload = ""  # what the page is told, once it was asked for
+        self.payload = ""  # what the page is told, once it has been asked for
 
     def add(self, step: str, seconds: float) -> str:
         self.took[step] = self.took.get(step, 0) + 1000 * seconds
@@ -104,7 +104,7 @@ class Journey:
             self.statements.append(statement)
 
     def learn(self, scope: Scope) -> None:
-        """Take over the route: HEAD has a scope of its own, which knows it."""
+        """Copy the route from a scope that knows it: HEAD has a scope of its own."""
         for key in ("endpoint", "route", "path_params"):
             if key in scope:
                 self.scope.setdefault(key, scope[key])
@@ -134,7 +134,7 @@ class Journey:
         in_path = veil.secrets_in(self.scope.get("path_params", {}))
         for name, value in self.scope["headers"]:
             if veil.is_secret(name.decode("latin-1")):
-                # A token or cookies; not a cookie's 1, which is everywhere.
+                # A token or cookies, but not a cookie's 1, which is everywhere.
                 words = re.split(r"[\s;,=]+", value.decode("latin-1"))
                 in_query += [word for word in words if len(word) >= veil.SHORT * 2]
         return [secret for secret in {*found, *in_query, *in_path} if secret]
@@ -145,7 +145,7 @@ class Journey:
 
     @property
     def reached(self) -> int:
-        """Tell at which step a refused request has stopped."""
+        """Return the step at which a refused request stopped."""
         if not self.scope.get("endpoint"):
             return 2
         if self.stopped_in == "serialization":
@@ -154,7 +154,7 @@ class Journey:
 
 
 current: ContextVar[Journey] = ContextVar("journey")
-# The places from which the function was called that runs in another thread.
+# The places that called the function which runs in another thread.
 caller: ContextVar[tuple[Place, ...]] = ContextVar("caller", default=())
 
 
@@ -171,7 +171,7 @@ def place_of(frame: FrameType, line: int) -> Place:
 
 
 def places_here() -> tuple[Place, ...]:
-    """Give the lines of ours that are running now, the innermost first."""
+    """Return our own lines that are running now, the innermost first."""
     found = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -182,7 +182,7 @@ def places_here() -> tuple[Place, ...]:
 
 
 def places_of(traceback: TracebackType | None) -> tuple[Place, ...]:
-    """Give the lines of ours that an exception came through, the innermost first."""
+    """Return our own lines that an exception came through, the innermost first."""
     found = []
     while traceback is not None:
         if is_ours(traceback.tb_frame.f_code.co_filename):
@@ -233,7 +233,7 @@ def timed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def remembering(run_sync: Callable[..., Any]) -> Callable[..., Any]:
-    """Let what runs in a thread know the places from which it was called."""
+    """Let what runs in a thread know the places that called it."""
 
     async def call(*arguments: Any, **options: Any) -> Any:
         if current.get(None) is None:
@@ -280,7 +280,7 @@ def watched(validate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def error_type(error: object) -> str:
-    """Give the name that pydantic has for an error of a validator."""
+    """Return the name that pydantic gives to an error in a validator."""
     if isinstance(error, PydanticCustomError):
         return error.type
     return "assertion_error" if isinstance(error, AssertionError) else "value_error"
@@ -292,7 +292,7 @@ def before_statement(*given: Any) -> None:
 
 
 def describe(statement: str, context: Any) -> tuple[str, tuple[dict[str, Any], ...]]:
-    """Give a statement on one line, and its values, the secret ones as dots."""
+    """Return a statement on one line, and its values, the secret ones as dots."""
     parameters = getattr(context, "compiled_parameters", None) or ()
     rows = tuple(veil.veil(dict(row)) for row in parameters[:MAX_ROWS])
     return " ".join(statement.split()), rows
@@ -354,5 +354,5 @@ def install() -> None:
     event.listen(engine, "handle_error", refused_statement)
     event.listen(engine, "commit", note("COMMIT"))
     event.listen(engine, "rollback", note("ROLLBACK"))
-    if not SQLITE:  # whose BEGIN is a statement like others
+    if not SQLITE:  # SQLite's BEGIN is a statement like any other
         event.listen(engine, "begin", note("BEGIN"))

@@ -1,7 +1,7 @@
 """The pages /tour and /tour/accounts, and the events that they listen to.
 
-It promises that nobody but this machine gets them; that an open page keeps neither a
-request nor the end of the server waiting; and that memory has a bound.
+It promises that only this machine gets them; that an open page holds up neither a
+request nor the server's shutdown; and that memory is bounded.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from tools.tour.tables import Watcher
 log = logging.getLogger("uvicorn.error")
 KEPT = 50  # requests
 MAX_LEFT = 20  # pages that are hidden, or were closed
-TICK = 0.05  # seconds between two looks
+TICK = 0.05  # seconds between looks
 PATIENCE = 0.5  # seconds for a client to read the last of it
 REFUSAL = (
     "The tour is only for the machine that it runs on: open it there, at"
@@ -48,7 +48,7 @@ HTML = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
 def hashes(tag: str) -> str:
-    """Give what a Content-Security-Policy calls the page's own script or style."""
+    """Return what a Content-Security-Policy calls the page's own script or style."""
     found = re.findall(rf"<{tag}>(.*?)</{tag}>", HTML, flags=re.DOTALL)
     digests = [hashlib.sha256(text.encode()).digest() for text in found]
     return " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)
@@ -66,15 +66,15 @@ SAFE = {
     "Cache-Control": "no-store",
 }
 
-# One start of the server, so that a page knows when it was another.
+# Names this start of the server, so that a page notices another one.
 START = f"{os.getpid():x}{time.time_ns():x}"
 journeys: deque[Journey] = deque(maxlen=KEPT)
 counted = {"requests": 0, "changes": 0, "tables": 0, "refused": 0}
-left: dict[str, Watcher] = {}  # by the last event that the page has got
+left: dict[str, Watcher] = {}  # by the last event that the page got
 
 
 def publish(journey: Journey) -> None:
-    """Let the pages know of a request, or that there is more to say about it."""
+    """Let the pages know about a request, or that there is more to say about it."""
     counted["changes"] += 1
     journey.version = counted["changes"]
     journey.payload = ""
@@ -90,20 +90,20 @@ def payload(journey: Journey) -> str:
         try:
             told = tell(journey)
         except Exception:  # one odd request must not end the page
-            log.exception("The tour cannot tell of this request:")
+            log.exception("The tour cannot show this request:")
             told = tell_little(journey)
         journey.payload = json.dumps(told)
     return journey.payload
 
 
 def last_event(request: Request) -> str:
-    """Give the id of the last event that a page has got, if it comes back."""
+    """Return the id of the last event that a page got; empty for a new page."""
     in_url = request.query_params.get("last", "")
     return request.headers.get("last-event-id", in_url)  # which is the newer one
 
 
 def last_seen(request: Request) -> int:
-    """Tell up to where a page that comes back knows everything."""
+    """Return the number of the last change that a returning page knows."""
     start, _, version = last_event(request).partition("-")
     if start == START and version.isdigit():
         return int(version)
@@ -123,7 +123,7 @@ async def page() -> HTMLResponse:
 
 @pages.get("/tour/events", response_class=EventSourceResponse)
 async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
-    """Tell of requests as they come: of the last 50, and of 50 a second at most."""
+    """Send requests as they come: the last 50, and at most 50 a second."""
     seen = last_seen(request)
     pause = TICK
     yield ServerSentEvent(event="start", raw_data=START, retry=500)
@@ -136,15 +136,15 @@ async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
             yield ServerSentEvent(
                 event="request", raw_data=payload(journey), id=event_id
             )
-        # A crowd would cost the API its time, so it is told of at most 50 a second.
+        # A crowd would cost the API its time, so at most 50 a second are sent.
         await wait(pause)
         pause = TICK + len(fresh) / 50
 
 
 @pages.get("/tour/accounts/events", response_class=EventSourceResponse)
 async def account_events(request: Request) -> AsyncIterator[ServerSentEvent]:
-    """Tell what is in the tables whenever somebody has written, whoever it was."""
-    # A page that was hidden goes on from what it shows, so that the news is marked.
+    """Send the tables whenever somebody has written to them, whoever it was."""
+    # A page that was hidden goes on from what it shows, and marks what is new.
     watcher = left.pop(last_event(request), None)
     if watcher is None:
         watcher = Watcher(seen=counted["changes"])
@@ -160,7 +160,7 @@ async def account_events(request: Request) -> AsyncIterator[ServerSentEvent]:
                 watcher.close()
             if tables is not None:
                 watcher.event_id = ""
-                # The row is there a moment before its request has its answer.
+                # A row is there a moment before its request is answered.
                 await wait(2 * TICK)
                 who = who_wrote(watcher.seen)
                 watcher.seen = counted["changes"]
@@ -191,7 +191,7 @@ def who_wrote(seen: int) -> str:
 
 
 async def wait(seconds: float) -> None:
-    """Wait, but not for longer than the server runs."""
+    """Wait, but no longer than the server runs."""
     for _ in range(max(1, round(seconds / TICK))):
         if told_to_stop.is_set():
             return
@@ -199,7 +199,7 @@ async def wait(seconds: float) -> None:
 
 
 def is_local(host: str | None) -> bool:
-    """Tell whether an address is this machine's own, from which nobody else comes."""
+    """Tell whether an address is this machine's own, which nobody else comes from."""
     if host is None:  # a Unix socket
         return True
     try:
@@ -211,7 +211,7 @@ def is_local(host: str | None) -> bool:
 
 
 def is_allowed(scope: Scope) -> bool:
-    """Tell whether a request is from this machine, and from no page of another."""
+    """Tell whether a request is from this machine, and not from another's page."""
     headers = Headers(scope=scope)
     client = scope.get("client")
     if client and not is_local(client[0]):
@@ -219,7 +219,7 @@ def is_allowed(scope: Scope) -> bool:
     hosts = headers.getlist("host")
     if len(hosts) != 1:
         return False
-    # A name of somebody else's that leads here is DNS rebinding.
+    # Somebody else's host name that leads here is DNS rebinding.
     name = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:@/]+)(:\d+)?", hosts[0].lower())
     if name is None or not is_local(name[1]):
         return False
@@ -253,12 +253,12 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def hang_up(send: Send) -> None:
-    """Cut the connection of a client that reads no more while the server stops.
+    """Cut the connection of a client that no longer reads while the server stops.
 
     uvicorn itself would wait until everything that it has sent is read.
     """
     transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if transport is None:  # another server than uvicorn
+    if transport is None:  # a server other than uvicorn
         return
     while not told_to_stop.is_set():
         await wait(1)
@@ -267,9 +267,9 @@ async def hang_up(send: Send) -> None:
 
 
 def chosen_host() -> str:
-    """Give the --host that uvicorn was started with.
+    """Return the --host that uvicorn was started with.
 
-    Others, such as `fastapi run`, do not tell: then the first refusal is logged.
+    Other programs, such as `fastapi run`, do not say: the first refusal is logged.
     """
     for index, argument in enumerate(sys.argv):
         if argument == "--host":
@@ -280,7 +280,7 @@ def chosen_host() -> str:
 
 
 def say_where() -> None:
-    """Log that the tour is for this machine if the API is for others as well."""
+    """Log that the tour is only for this machine, if the API is for others as well."""
     host = chosen_host()
     if not is_local(host):
         log.warning(NOTICE, host)

@@ -1,4 +1,4 @@
-"""One request as the page is told of it: seven steps, without secrets."""
+"""One request as the page shows it: seven steps, without secrets."""
 
 import http
 import json
@@ -21,7 +21,7 @@ TITLES = (
 )
 DONE, STOPPED, NOT = "done", "stopped", "not"
 LONGEST = 2_000  # characters of a text
-MAX_INDENT = 20  # of JSON: the time goes with the depth
+MAX_INDENT = 20  # of JSON: the time grows with the depth
 HEADERS = ("content-type", "authorization", "cookie")
 ANSWERED = ("location", "link", "x-total-count", "www-authenticate", "retry-after")
 
@@ -29,7 +29,7 @@ Step = dict[str, Any]
 
 
 class Telling:
-    """Tells a journey step by step, and nothing that is secret."""
+    """Tells a journey step by step, without its secrets."""
 
     def __init__(self, journey: Journey) -> None:
         self.journey = journey
@@ -49,7 +49,7 @@ class Telling:
         return text
 
     def share_out(self) -> list[float]:
-        """Give the milliseconds of each step."""
+        """Return the milliseconds of each step."""
         took = self.journey.took
         sql = took.get("sql", 0)
         first = max(0.0, took.get("dependencies", 0) - self.journey.sql_first)
@@ -126,7 +126,7 @@ class Telling:
         if not self.endpoint:
             reason = f"No route fits {method} {path}."
             if self.journey.status not in {404, 405}:
-                reason = "It is turned away before a route is looked for."
+                reason = "It is turned away before any route is tried."
             if not self.refused:
                 reason = f"{path} is answered without a path operation."
             return {"says": reason}
@@ -181,7 +181,7 @@ class Telling:
         return {"says": "\n".join(says), "code": found}
 
     def dependencies(self) -> list[Any]:
-        """Show the lines before the path operation that asked the database."""
+        """Show the lines that asked the database before the path operation did."""
         before = [one for one in self.journey.statements if not one.in_endpoint]
         return code.around([place for one in before for place in front(one.places)])
 
@@ -197,7 +197,7 @@ class Telling:
         stopped = journey.stopped_by
         if not stopped:
             return {"code": code.around(places)}
-        # The line that raised, and the one of the front rooms that led to it.
+        # The line that raised, and the line of a front room that led to it.
         near = [place for place in front(stopped) if place != stopped[0]]
         return {"code": code.around([*near, *places], stopped[0])}
 
@@ -215,7 +215,7 @@ class Telling:
 
     def database(self) -> Step:
         journey = self.journey
-        says = "It asks the database nothing."
+        says = "It asks nothing of the database."
         words = {one.sql.partition(" ")[0] for one in journey.statements}
         if words:
             says = "It reads."
@@ -334,7 +334,7 @@ class Telling:
 
 
 def front(places: tuple[Place, ...]) -> list[Place]:
-    """Give the innermost line of a front room, else of a machine room."""
+    """Return the innermost line of a front room, else of a machine room."""
     for place in places:
         if not place.is_core:
             return [place]
@@ -342,7 +342,7 @@ def front(places: tuple[Place, ...]) -> list[Place]:
 
 
 def layout(value: Any, indent: str = "") -> str:
-    """Write JSON on as few lines as fit on a page."""
+    """Write JSON on as few lines as the page's width allows."""
     text = json.dumps(value, ensure_ascii=False)
     if len(indent + text) <= 90 or not isinstance(value, dict | list) or not value:
         return text
@@ -374,7 +374,7 @@ def status_text(status: int) -> str:
 
 
 def tell_little(journey: Journey) -> dict[str, Any]:
-    """Tell no more than that there was a request."""
+    """Tell only that there was a request."""
     nothing = {"says": "", "state": NOT, "ms": 0, "share": 0, "code": []}
     return {
         "number": journey.number,

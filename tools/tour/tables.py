@@ -11,7 +11,7 @@ from tools.tour import veil
 
 ROWS = 100
 LONGEST = 200  # characters of a value
-# What changes with every write of whoever it is, and costs next to nothing.
+# What changes with every write, whoever writes, and costs next to nothing.
 VERSION = "SELECT CAST(pg_current_wal_insert_lsn() AS text)"
 if SQLITE:
     VERSION = "PRAGMA data_version"
@@ -36,7 +36,7 @@ class Watcher:
         self.event_id = ""
 
     def changed(self) -> list[dict[str, Any]] | None:
-        """Give the tables, or None if they are what they were."""
+        """Return the tables, or None if they are as they were."""
         connection = self.loop_connection.get()
         version = connection.exec_driver_sql(VERSION).scalar(), file_id()
         if version == self.version:
@@ -60,7 +60,7 @@ class Watcher:
 
 
 def newest_first(table: Table) -> str:
-    """Tell by what the last rows are known: a number, a time, else the key."""
+    """Write what to sort by for the newest rows: a number, a time, or else the key."""
     (*keys,) = table.primary_key.columns
     if len(keys) == 1 and isinstance(keys[0].type, Integer):
         return f"{quoted(keys[0].name)} DESC"
@@ -83,7 +83,7 @@ def read(connection: Connection, table: Table) -> Known | None:
     columns = [column for column in table.columns if column.name in found]
     name = quoted(table.name)
     names = ", ".join(quoted(column.name) for column in columns)
-    # What is quoted is the model's own.
+    # The names are the model's own, and quoted.
     query = f"SELECT {names} FROM {name} ORDER BY {newest_first(table)} LIMIT {ROWS}"
     rows = {}
     for row in connection.exec_driver_sql(query):
@@ -96,7 +96,7 @@ def read(connection: Connection, table: Table) -> Known | None:
 
 
 def show(table: Table, now: Known, before: Known | None) -> dict[str, Any]:
-    """Write a table for the page: what is new or changed since the last time, too."""
+    """Write a table for the page, with what is new or changed since last time."""
     rows: list[dict[str, Any]] = []
     old = {} if before is None else before.rows
     left = len(old.keys() & now.rows.keys())
@@ -107,7 +107,7 @@ def show(table: Table, now: Known, before: Known | None) -> dict[str, Any]:
             left -= 1
             pairs = zip(values, old[key], strict=False)
             marks = [index for index, (new, was) in enumerate(pairs) if new != was]
-        # Below the last known row is what was there, but not among the last hundred.
+        # Below the last known row come older ones, which the page did not show before.
         is_new = before is not None and key not in old
         if before is not None and before.number > ROWS and left == 0:
             is_new = False

@@ -1,4 +1,4 @@
-"""A request as a tree in the terminal, a branch for each of its seven steps."""
+"""A request as a tree in the terminal, with a branch for each of its seven steps."""
 
 import inspect
 import re
@@ -16,7 +16,7 @@ from tools.tour.journey import ROOT, Journey
 
 
 def short(file: str) -> str:
-    """Give a file's path from the project, or the whole one of a file elsewhere."""
+    """Return a file's path in the project, or the whole path of a file elsewhere."""
     path = Path(file)
     if path.is_relative_to(ROOT):
         return str(path.relative_to(ROOT))
@@ -24,17 +24,17 @@ def short(file: str) -> str:
 
 
 def line(text: str, secrets: list[str]) -> Text:
-    """Make a line that shows no secret, and that cannot command the terminal."""
+    """Make a line that shows no secret and cannot control the terminal."""
     return Text(printable(veil.shown(text, secrets)))
 
 
 def place(function: Any, pattern: str) -> str:
-    """Give file, number and text of a function's line that begins with a pattern."""
+    """Return file, number and text of a function's line that fits a pattern."""
     function = inspect.unwrap(function)
     try:
         lines, first = inspect.getsourcelines(function)
         file = short(inspect.getfile(function))
-    except (OSError, TypeError):  # made by exec, a class's instance, a partial
+    except (OSError, TypeError):  # made by exec, an instance of a class, a partial
         return str(getattr(function, "__name__", function))
     for number, text in enumerate(lines, first):
         if re.match(rf"\s*{pattern}", text):

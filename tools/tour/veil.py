@@ -1,7 +1,7 @@
 """Secrets become dots here, before anything is printed or sent to a page.
 
-It promises `read` for a body and `shown` for a text: what they give holds no secret
-that was sent, none that its name gives away, and no hash; and that no body takes long.
+It promises `read` for a body and `shown` for a text: what they return holds no secret
+that was sent, none that its name gives away, and no hash; and no body takes long.
 """
 
 import json
@@ -16,7 +16,7 @@ SECRET_NAME = re.compile(
     r"|signature|(?<![a-z])(pin|otp|cvv|cvc|salt|jwt|auth|session_?id)(?![a-z])",
     re.IGNORECASE,
 )
-# bcrypt, argon2 and their like, JWT, and digests from MD5 to SHA-512
+# bcrypt, argon2 and the like, JWTs, and digests from MD5 to SHA-512
 SECRET_VALUE = re.compile(
     r"\$(?:2[abxy]|argon2\w*|scrypt|pbkdf2\S*)\$[^\s'\"]*"
     r"|\beyJ[\w-]{1,500}\.[\w-]+\.[\w-]*"
@@ -25,24 +25,24 @@ SECRET_VALUE = re.compile(
 IN_URL = re.compile(r"([?&]([\w%.-]+)=)[^&\s>\"']+")
 WORD = re.compile(r"[^\s\"'{}\[\]()<>,;:=&]{3,}")
 USER_IN_URL = re.compile(r"(\w://)[^/\s@]+@")
-SHORT = 4  # characters: less than that is a secret only where it stands alone
-MAX_SECRETS = 100  # of a request: with more of them nothing of it is shown
+SHORT = 4  # characters: anything shorter is hidden only where it stands alone
+MAX_SECRETS = 100  # of a request: with more of them, its texts are not shown
 
 
 def is_secret(name: str) -> bool:
-    """Tell whether a name sounds like a secret's: userPin, too."""
+    """Tell whether a name sounds like a secret's, even in userPin."""
     return bool(SECRET_NAME.search(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)))
 
 
 def parse(body: bytes) -> Any:
-    """Read JSON or a form; of what is neither tell only the size."""
+    """Read JSON or a form; of anything else, tell only the size."""
     try:
         return json.loads(body)
     except ValueError:
         form = dict(parse_qsl(body.decode(errors="replace")))
     if form and all(re.fullmatch(r"\w+", name) for name in form):
         return form
-    # JSON with a comma too many, multipart: nobody knows where the secret is.
+    # JSON with an extra comma, multipart: nobody knows where the secret is.
     return f"{len(body)} bytes that are neither JSON nor an urlencoded form"
 
 
@@ -59,7 +59,7 @@ def secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:
 
 
 def fields_of(text: str) -> list[tuple[str, str]]:
-    """Give names and values of a form, urlencoded or multipart; of others nothing."""
+    """Return names and values of a form, urlencoded or multipart, or else nothing."""
     boundary = text.partition("\n")[0].strip()
     if not boundary.startswith("--"):
         fields = parse_qsl(text)
@@ -81,7 +81,7 @@ def secrets_in_text(text: str) -> Iterator[str]:
     for name, value in fields:
         if is_secret(name) and value:
             yield value
-    # JSON with a comma too many: any word after a secret's name may be one.
+    # JSON with an extra comma: any word after a secret's name may be one.
     found = SECRET_NAME.search(text)
     if found and not fields:
         rest = re.sub(r"^\w+", "", text[found.end() :])
@@ -89,7 +89,7 @@ def secrets_in_text(text: str) -> Iterator[str]:
 
 
 def veil(value: Any, name: str = "") -> Any:
-    """Put dots where a secret is, whatever it is made of."""
+    """Put dots where a secret is, whatever its shape."""
     if is_secret(name):
         return DOTS
     if isinstance(value, dict):
@@ -100,7 +100,7 @@ def veil(value: Any, name: str = "") -> Any:
 
 
 def read(body: bytes) -> tuple[str, list[str]]:
-    """Give what of a body may be shown, and the secrets that are in it."""
+    """Return what may be shown of a body, and the secrets that are in it."""
     if not body:
         return "", []
     try:
@@ -112,7 +112,7 @@ def read(body: bytes) -> tuple[str, list[str]]:
 
 
 def find_secrets(body: bytes) -> list[str]:
-    """Give the secrets of a body, whether it can be parsed or not."""
+    """Return the secrets in a body, whether it can be parsed or not."""
     try:
         found = secrets_in(json.loads(body))
         return list(found)
@@ -122,14 +122,14 @@ def find_secrets(body: bytes) -> list[str]:
 
 
 def spellings(secret: str) -> set[str]:
-    """Give a secret as it is, and as JSON, a URL and Python write it."""
+    """Return a secret as it is, and as JSON, a URL and Python write it."""
     in_url = {quote(secret, errors="replace"), quote_plus(secret, errors="replace")}
     in_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     return {secret, repr(secret)[1:-1], *in_url, *in_json}
 
 
 def hide(text: str, secrets: Collection[str]) -> str:
-    """Put dots where a text repeats a secret, as it is or as JSON or a URL write it."""
+    """Put dots where a text repeats a secret, in any of its spellings."""
     if text and len(secrets) > MAX_SECRETS:
         return DOTS
     for secret in sorted(secrets, key=len, reverse=True):
@@ -143,7 +143,7 @@ def hide(text: str, secrets: Collection[str]) -> str:
 
 
 def shown(text: str, secrets: Collection[str] = ()) -> str:
-    """Put dots where a text has a secret that was sent, a hash, or one in a URL."""
+    """Put dots where a text has a hash, a secret that was sent, or one in a URL."""
     text = USER_IN_URL.sub(rf"\1{DOTS}@", hide(text, secrets))
     return SECRET_VALUE.sub(DOTS, IN_URL.sub(veil_parameter, text))
 
@@ -155,7 +155,7 @@ def veil_parameter(found: re.Match[str]) -> str:
 
 
 def read_query(query: str) -> tuple[str, list[str]]:
-    """Give what of a query string may be shown, and the secrets that are in it."""
+    """Return what may be shown of a query string, and the secrets that are in it."""
     parts, secrets = [], []
     for part in query.split("&"):
         name, equals, value = part.partition("=")
