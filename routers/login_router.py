@@ -80,7 +80,7 @@ def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
 
 @router.post("/logout", status_code=204, responses=openapi.LOG_OUT)
 def log_out(_user: CurrentUser, token: BearerToken, session: SessionDep) -> None:
-    """Log out: this token is dead."""
+    """Log out: end this token."""
     hashed_token = security.digest(token or "")  # CurrentUser has refused None
     row = session.get(Token, hashed_token, with_for_update=True)
     if row is None:  # another request has just ended it

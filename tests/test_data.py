@@ -278,7 +278,7 @@ def test_a_file_of_people_is_imported_whole_or_not_at_all(
     ("text", "told"),
     [
         ("name,email,password,colour\n", "no field of an account is called 'colour'"),
-        ("id,name,email,password\n", "the database gives each account its id"),
+        ("id,name,email,password\n", "each new account gets its own id"),
         ("name,email,password\nA,a@example.com,x,more\n", "line 2"),
         ("\xff", "cannot be read"),
         ("name,email,password\n", "there is no account in"),

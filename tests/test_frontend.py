@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import PASSWORD, PORTS, ROOT, Person, Server, is_free
+from tests.conftest import PASSWORD, PORTS, ROOT, Person, Server, is_free, wait_until
 from tests.pages import blocks, copy_of_project
 
 pytest.importorskip("selenium", reason="needs: pip install -r tests/requirements.txt")
@@ -39,9 +38,7 @@ def running(*command: str, folder: Path, port: int) -> Iterator[None]:
     """Run a server until the test is over."""
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
-        while is_free(port) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: not is_free(port), "it has not started")
         yield
     finally:
         process.terminate()

@@ -120,10 +120,10 @@ def test_the_end_of_a_page_can_be_written_by_hand(
             ).json()
             == whole[5:]
         )
-    hours_west = accounts[4]["created_at"].replace("Z", "+00:00")
+    in_utc = accounts[4]["created_at"].replace("Z", "+00:00")
     assert (
         root(
-            "GET", "/users", params={"sort": "created_at", "after": f"{hours_west},1"}
+            "GET", "/users", params={"sort": "created_at", "after": f"{in_utc},1"}
         ).status_code
         == 200
     )

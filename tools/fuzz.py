@@ -38,6 +38,9 @@ def server(folder: str) -> Iterator[str]:
             break
         except OSError:
             time.sleep(0.1)
+    else:
+        process.kill()
+        raise SystemExit("The API has not started within ten seconds.")
     try:
         yield url
     finally:

@@ -1,5 +1,5 @@
 // A client in TypeScript, on types that openapi-typescript makes from /openapi.json.
-// tests/test_clients.py compiles it strictly and runs it: node client.js URL.
+// tests/test_clients.py compiles it strictly and runs it: node client.js URL PASSWORD.
 import createClient from "openapi-fetch";
 import type { paths } from "./schema.js";
 

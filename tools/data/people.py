@@ -68,7 +68,7 @@ def describe_columns(unknown: list[str]) -> str:
     name = unknown[0]
     reason = f"no field of an account is called {name!r}"
     if name in NOT_IMPORTED:
-        reason = f"the database gives each account its {name}, so delete this column"
+        reason = f"each new account gets its own {name}, so delete this column"
     columns = ", ".join(UserCreate.model_fields)
     return f"Nothing was imported: {reason}. The columns may be: {columns}."
 

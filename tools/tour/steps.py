@@ -144,7 +144,7 @@ class Telling:
         if self.stop == 4:
             says = f"It is for {name}, which is never called: step 4 stops it."
         else:
-            says = f"{name} gets the request. First come its parameters, in step 4."
+            says = f"{name} gets the request. Its parameters come first, in step 4."
         return {"says": says, "code": [code.signature(self.endpoint)]}
 
     def first(self) -> Step:
@@ -222,7 +222,7 @@ class Telling:
         if "COMMIT" in words:
             says = "It writes: what is between BEGIN and COMMIT happens as a whole."
         if "ROLLBACK" in words and "COMMIT" not in words:
-            says = "It takes everything back since BEGIN: the tables are as before."
+            says = "It undoes everything since BEGIN: the tables are as before."
         inside = [one for one in journey.statements if one.in_endpoint]
         places = []
         for one in inside or journey.statements:
