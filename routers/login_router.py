@@ -53,7 +53,7 @@ CheckedLogin = Annotated[Login, Depends(check_login)]
 
 @router.post("/login", responses=openapi.LOG_IN)
 def log_in(login: CheckedLogin, session: SessionDep) -> TokenPublic:
-    """Log in: `username` is the email. The token in the answer lasts 7 days."""
+    """Log in: `username` is the email. The answer says how long its token lasts."""
     # Locked until the commit; the password may have changed while it was checked.
     user = session.get(User, login.user_id, with_for_update=True)
     if user is None or not security.is_still_right(

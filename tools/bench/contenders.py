@@ -74,7 +74,7 @@ class Contender:
             self.run()
 
     def run(self) -> float:
-        """Start the processes and give the seconds to the first answer."""
+        """Start the processes; return the seconds to the first answer."""
         started = time.perf_counter()
         places = {"port": self.port, "folder": self.folder, **self.environment}
         command = [part.format(**places) for part in self.command]
@@ -124,7 +124,7 @@ class Contender:
     def ask(
         self, path: str, method: str = "GET", body: Any = None
     ) -> tuple[Any, HTTPMessage]:
-        """Ask once, and give the answer's JSON and headers."""
+        """Ask once, and return the answer's JSON and headers."""
         headers = {"Authorization": self.token, "Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, headers=headers)
         request.method = method
@@ -134,7 +134,7 @@ class Contender:
             return json.load(answer), answer.headers
 
     def memory(self) -> float:
-        """Give the most memory that a worker has had, in MB."""
+        """Return the most memory that a worker has had, in MB."""
         peaks = []
         for process in self.processes:
             status = Path(f"/proc/{process.pid}/status").read_text()
@@ -188,7 +188,7 @@ def new_url(kind: str, folder: Path) -> str:
 
 @cache
 def database_of_this_api(kind: str, folder: Path, rows: int) -> str:
-    """Fill a database for all contenders that read the same one, and give its URL."""
+    """Fill a database for all contenders that read the same one; return its URL."""
     url = new_url(kind, folder)
     create = "import tools.bench.notes, database; database.create_database()"
     run_python(create, {"DATABASE_URL": url})

@@ -41,7 +41,7 @@ def log_ins(rows: int) -> str:
 def wrk(
     contender: Contender, path: str, clients: int, seconds: float, script: str = ""
 ) -> Result:
-    """Load a server; give the right answers a second, and how many went wrong."""
+    """Load a server; return the right answers a second, and how many went wrong."""
     options = ["-t1", f"-c{clients}", f"-d{math.ceil(seconds) + 1}", "--timeout", "10"]
     if script:
         options[-1] = "30"
@@ -74,7 +74,7 @@ def wrk(
 
 
 def rate(contender: Contender, path: str, seconds: float) -> float:
-    """Give the answers a second to 16 clients; stop the run if any is wrong."""
+    """Return the answers a second to 16 clients; stop the run if any is wrong."""
     found = wrk(contender, path, 16, seconds)
     if not found["rate"]:  # a busy machine may have had no time for one
         found = wrk(contender, path, 16, seconds + 5)

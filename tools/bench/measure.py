@@ -1,4 +1,4 @@
-"""What is measured, one function for each. All give what results.json keeps."""
+"""What is measured, one function for each. All return what results.json keeps."""
 
 import http.client
 import os
@@ -34,14 +34,14 @@ def check_answers(ours: Contender, others: list[Contender]) -> None:
 
 
 def answer_of(contender: Contender, request: str) -> tuple[str, object]:
-    """Give an answer's Link without the host, and its JSON."""
+    """Return an answer's Link without the host, and its JSON."""
     path = contender.paths[request]
     body, headers = contender.ask(path)
     return headers.get("Link", "").replace(contender.url, ""), body
 
 
 def reads(contenders: list[Contender], options: Namespace) -> Result:
-    """Let all take turns at each request, in rounds; give the median rates."""
+    """Let all take turns at each request, in rounds; return the median rates."""
     rates: dict[str, dict[str, list[float]]] = {}
     turns = [*REQUESTS, NOTES] * options.rounds
     for request in track(turns, "reads, 16 clients"):
@@ -76,7 +76,7 @@ def crowds(contenders: list[Contender], options: Namespace) -> Result:
 
 
 def floods(contenders: list[Contender], options: Namespace) -> Result:
-    """Let 64 clients sign up, then log in; give a reader's p99 and the hashes made."""
+    """Let 64 clients sign up, then log in; return a reader's p99 and the hashes."""
     possible = (os.cpu_count() or 1) / min(hash_once() for _ in range(3))
     seconds = 5 * options.seconds
     patience = 2 * seconds
@@ -106,7 +106,7 @@ def hash_once() -> float:
 
 
 def neighbour(ours: Contender, options: Namespace) -> Result:
-    """Give the seconds that a log-in takes, at rest and while 64 others log in.
+    """Return the seconds that a log-in takes, at rest and while 64 others log in.
 
     The others come from 127.0.0.1, this one from 127.0.0.2, as a neighbour would.
     """
@@ -142,7 +142,7 @@ def log_in(ours: Contender) -> float:
 
 
 def worker(contender: Contender, options: Namespace) -> Result:
-    """Give a worker's memory under 1,000 clients, and the time to its first answer."""
+    """Return a worker's memory under 1,000 clients, and how long its start takes."""
     contender.restart()
     wrk(contender, contender.paths[HUNDRED], 1000, options.seconds)
     return {
@@ -154,7 +154,7 @@ def worker(contender: Contender, options: Namespace) -> Result:
 def growth(
     ours: Contender, folder: Path, sizes: list[int], options: Namespace
 ) -> Result:
-    """Give the ms that a request costs with so many accounts, the last page's, too."""
+    """Return the ms that requests cost with so many accounts, the last page's, too."""
     found: Result = {}
     for rows in track(sizes, "growth"):
         ours.start(folder / f"growth-{rows}", rows)

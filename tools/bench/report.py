@@ -73,7 +73,7 @@ def table(results: Result) -> str:
 
 
 def load(results: Result) -> str:
-    """Give a table of what holds under load, of this API and of the pattern."""
+    """Return a table of what holds under load, of this API and of the pattern."""
     floods, worker = results["floods"], results["worker"]
     lines = ["| | this API | the pattern |", "|---|--:|--:|"]
 
@@ -82,17 +82,20 @@ def load(results: Result) -> str:
 
     for text, keys in (("", ("ours", "tutorial")), (PG, ("ours-pg", "tutorial-pg"))):
         found = [of_sixteen(results["crowds"][key]) for key in keys]
-        add(f"256 and 1,000 clients{text}: of the answers that 16 get", *found)
+        add(f"256 and 1,000 clients at once{text}: rate, against 16", *found)
     both = floods["ours"], floods["tutorial"]
-    add("a read at rest (99 in 100), ms", *(f"{one['rest']:.0f}" for one in both))
+    add(
+        "the slowest read in a hundred, at rest, ms",
+        *(f"{one['rest']:.0f}" for one in both),
+    )
     for kind in ("sign-up", "log-in"):
         p99s = (f"{one[kind]['p99']:,.0f}" for one in both)
-        add(f"a read while 64 clients {kind.replace('-', ' ')}, ms", *p99s)
+        add(f"… while 64 clients {kind.replace('-', ' ')}, ms", *p99s)
     hashed = (f"{one['sign-up']['hashed']:.2f}" for one in both)
-    add("passwords hashed meanwhile, of what the cores can", *hashed)
+    add("passwords hashed meanwhile, of what the cores could", *hashed)
     neighbour = results["neighbour"]
-    add("a log-in from another address, s", f"{neighbour['rest']:.1f}", "")
-    add("the same behind those 64, s", f"{neighbour['flood']:.1f}", "")
+    add("a log-in, at rest, s", f"{neighbour['rest']:.1f}", "")
+    add("… behind 64 from one address, s", f"{neighbour['flood']:.1f}", "")
     rates = (results["reads"][key]["GET /api/notes"] for key in ("notes", "tutorial"))
     add("a resource of your own, answers a second", *(f"{rate:,.0f}" for rate in rates))
     workers = worker["ours"], worker["tutorial"]
@@ -137,7 +140,7 @@ def in_short(results: Result) -> str:
 
 
 def pages(results: Result) -> dict[str, list[str]]:
-    """Give what each page says, in the order of its markers."""
+    """Return what each page says, in the order of its markers."""
     return {
         "docs/speed.md": [table(results), load(results), ladder(results)],
         "README.md": [in_short(results)],
