@@ -230,6 +230,8 @@ class Server:
         deadline = time.monotonic() + 30
         while self.process.poll() is None and time.monotonic() < deadline:
             if self.answers():
+                if "--reload" in options:
+                    time.sleep(0.5)  # uvicorn watches the files a quarter second later
                 return
             time.sleep(0.02)
         raise AssertionError(self.log.read_text())

@@ -3,7 +3,7 @@
 It promises `start` and `run`: what subprocess.Popen and subprocess.run do with
 `python ARGUMENTS`. Each program is a fork of a process that has imported the libraries,
 but nothing of the project. It is a new Python where there is no fork, as on Windows,
-with --reload, and in a network namespace.
+and in a network namespace.
 """
 
 import atexit
@@ -90,8 +90,7 @@ def start(
     files = [typed or Path(os.devnull), output, errors or output]
     for file in files[1:]:
         file.touch()  # so that it can be read from now on
-    # In a fork, what watches the files does not see them change.
-    if CAN_FORK and not namespace and "--reload" not in arguments:
+    if CAN_FORK and not namespace:
         prepare()
         options = (arguments, folder, dict(settings), files, library_path())
         process = get_context("forkserver").Process(target=become, args=options)

@@ -37,11 +37,10 @@ def in_the_background(person: Person, **request: Any) -> Iterator[list[httpx.Res
     answers: list[httpx.Response] = []
 
     def send() -> None:
-        url = f"{person.client.base_url}/api{request.pop('path')}"
-        method = request.pop("method")
-        answers.append(
-            httpx.request(method, url, headers=person.headers, timeout=60, **request)
-        )
+        method, path = request.pop("method"), "/api" + request.pop("path")
+        with new_client(str(person.client.base_url)) as client:
+            answer = client.request(method, path, headers=person.headers, **request)
+        answers.append(answer)
 
     thread = threading.Thread(target=send)
     thread.start()
