@@ -11,6 +11,9 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 EXAMPLES = "sqlite:///app.db or postgresql://user:password@host/name"
+ENCODE_HINT = (
+    "In a password, write % as %25, / as %2F, ? as %3F, & as %26 and @ as %40."
+)
 POSTGRESQL = {"postgres", "postgresql"}
 SQLITE_PARAMETERS = {"mode", "timeout"}
 SQLITE_MODES = {"ro", "rw", "rwc"}  # sqlite.org/uri.html: read, write, create
@@ -104,27 +107,24 @@ def read_postgresql(text: str, rest: str) -> Database:
         found = conninfo.conninfo_to_dict(f"postgresql://{rest}")
     except ProgrammingError as error:
         unknown = re.search(r'invalid URI query parameter: "(.+)"', str(error))
-        if unknown is not None and "password" in unquote(rest):
-            # Its name is not told: it may be what follows a & in the password.
-            raise WrongURL(
-                "libpq, which reads it, does not have one of its parameters: leave it"
-                " out, or if that is a part of the password, write & as %26"
-            ) from None
-        if unknown is not None:
+        query = unquote(rest.partition("?")[2])
+        # A parameter that nobody knows may be a part of the password.
+        if unknown is not None and "password" not in query and "@" not in query:
             raise WrongURL(
                 f"libpq, which reads it, has no parameter {unknown[1]!r}: leave it out"
                 " (settings of the server are written like"
                 " ?options=-csearch_path%3Dother)"
             ) from None
         raise WrongURL(
-            f"it cannot be read. {encode_hint()} Write it like {EXAMPLES}"
+            f"it cannot be read. {ENCODE_HINT} Write it like {EXAMPLES},"
+            " with no parameters but those of libpq"
         ) from None
     parameters = {name: str(value) for name, value in found.items()}
     if rest.partition("?")[0].count("@") > 1 or "@" in parameters.get("dbname", ""):
-        raise WrongURL(encode_hint())
+        raise WrongURL(ENCODE_HINT)
     for port in parameters.get("port", "").split(","):
         if port and not is_port(port):
-            raise WrongURL(f"a port must be a number up to {MAX_PORT}. {encode_hint()}")
+            raise WrongURL(f"a port must be a number up to {MAX_PORT}. {ENCODE_HINT}")
     # psql would read them, too, when the URL has none.
     parameters.setdefault("options", os.environ.get("PGOPTIONS", ""))
     url = hide_password(text)
@@ -133,10 +133,6 @@ def read_postgresql(text: str, rest: str) -> Database:
 
 def is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MAX_PORT
-
-
-def encode_hint() -> str:
-    return "In a password, write % as %25, / as %2F and @ as %40."
 
 
 def hide_password(text: str) -> str:

@@ -65,7 +65,7 @@ def share_connections(size: int) -> Share:
 
 if SQLITE:
     # It has one writer at a time, and more threads than cores only wait for each
-    # other: with 4 sessions that read, each runs at 0.85 of its rate.
+    # other: 4 sessions that read give 0.85 of the answers that 2 give.
     SHARE = Share(writers=2, readers=2, reads=1 if ON_LOOP else 10, scans=2)
 else:
     SHARE = share_connections(POOL_SIZE or 20)

@@ -16,8 +16,8 @@ from core import errors, outages
 
 T = TypeVar("T")
 
-# Seconds. An answer takes less than 10 in all: to see whether a connection from the
-# pool still works, and to open another one (connect_timeout in core/postgresql.py).
+# Seconds. When the server is gone, the ping of a connection from the pool and opening
+# another (connect_timeout in core/postgresql.py) take less than 10 together.
 FOR_PING = 3.0
 FOR_COMMIT = 5.0
 

@@ -6,7 +6,6 @@ import re
 import sqlite3
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ from sqlmodel import create_engine
 
 from core.fields import normal_address
 from tests import programs
-from tests.conftest import ROOT, Person, Server, empty_database
+from tests.conftest import ROOT, Person, Server, empty_database, wait_until
 from tests.test_schema import NAME, Project
 
 Serve = Callable[..., Server]
@@ -155,8 +154,7 @@ def test_what_is_saved_while_the_server_writes_can_be_restored(
 
     writer = threading.Thread(target=write)
     writer.start()
-    while not signed_up:
-        time.sleep(0.01)
+    wait_until(lambda: signed_up)
     saved = data(server.database, "save", str(file))
     stop.set()
     writer.join()

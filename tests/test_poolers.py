@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import programs
-from tests.conftest import PASSWORD, ROOT, Person, Server
+from tests.conftest import PASSWORD, ROOT, Person, Server, wait_until
 
 psycopg = pytest.importorskip(
     "psycopg", reason="needs: pip install -r tests/requirements.txt"
@@ -84,14 +84,14 @@ class Pooler:
         )
         name = behind["dbname"]
         self.url = f"postgres://{behind['user']}@127.0.0.1:{port}/{name}"
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                psycopg.connect(self.url).close()
-                return
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        wait_until(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            psycopg.connect(self.url).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self) -> None:
         self.process.terminate()

@@ -165,8 +165,7 @@ def test_kill_9_of_one_host_loses_nothing_that_was_answered(
     threads = [threading.Thread(target=post, args=[host]) for host in cluster]
     for thread in threads:
         thread.start()
-    while len(answered) < 50:
-        time.sleep(0.01)
+    wait_until(lambda: len(answered) >= 50)
     cluster[0].stop(subprocess.Popen.kill)
     for thread in threads:
         thread.join()
@@ -318,8 +317,7 @@ def test_sigterm_answers_503_to_those_who_wait_for_a_locked_table(
         for thread in threads:
             thread.start()
         # The first may have been answered already.
-        while count_connections(app) + len(answers) < len(threads):
-            time.sleep(0.05)
+        wait_until(lambda: count_connections(app) + len(answers) >= len(threads))
         time.sleep(0.5)  # uvicorn has accepted them by now
         app.stop()
         for thread in threads:

@@ -95,6 +95,7 @@ def need_driver(url: str) -> None:
         ("postgres://u:hunter2@h/db?schema=x", "no parameter 'schema'"),
         ("postgres://u@h/db?password=x&hunter2=y", "& as %26"),
         ("postgres://u@h/db?pass%77ord=x&hunter2=y", "& as %26"),
+        ("postgres://u:x/x?hunter2=y@h/db", "/ as %2F"),
         ("postgres://u:hunter2@h/db?sslmode", "cannot be read"),
         ("postgres://u:hunter2%zz@h/db", "% as %25"),
         ("postgres://u:hunter2@2@h/db", "@ as %40"),

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import pytest
 
 from core.workers import fail_parent
 from tests import programs
-from tests.conftest import PASSWORD, ROOT, Person, Server
+from tests.conftest import PASSWORD, ROOT, Person, Server, wait_until
 from tests.test_settings import start
 
 Serve = Callable[..., Server]
@@ -38,13 +37,9 @@ def starting(folder: Path, url: str, **settings: str) -> Iterator[Any]:
 
 def wait_for(folder: Path, text: str) -> str:
     """Wait until a text is in the log, and return the log."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        log = (folder / "server.log").read_text()
-        if text in log:
-            return log
-        time.sleep(0.05)
-    raise AssertionError(log)
+    log = folder / "server.log"
+    wait_until(lambda: text in log.read_text(), f"not in the log: {text}")
+    return log.read_text()
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/app.db", "sqlite://app.db"])

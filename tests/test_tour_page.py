@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,14 @@ import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.conftest import PASSWORD, ROOT, Server, empty_database, open_browser
+from tests.conftest import (
+    PASSWORD,
+    ROOT,
+    Server,
+    empty_database,
+    open_browser,
+    wait_until,
+)
 from tests.pages import copy_of_project
 
 NEEDS = "needs: pip install -r tools/requirements.txt"
@@ -173,7 +179,7 @@ class Tour:
         return str(self.script(f"document.getElementById('{element}').innerText"))
 
     def until(self, element: str, text: str) -> None:
-        wait_for(lambda: text in self.text(element), lambda: self.text(element))
+        wait_until(lambda: text in self.text(element), f"the page does not show {text}")
 
     def press(self, *keys: str) -> None:
         self.browser.find_element(By.TAG_NAME, "body").send_keys(*keys)
@@ -208,15 +214,6 @@ class Tour:
             self.script("scrollTo(0, 0)")
             self.browser.save_screenshot(f"{folder}/{name}")
             self.resize(1280, 800)
-
-
-def wait_for(
-    condition: Callable[[], bool], found: Callable[[], object] = lambda: "nothing"
-) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, found()
-        time.sleep(0.05)
 
 
 def open_files(name: str) -> list[Path]:
@@ -548,7 +545,7 @@ def test_a_file_that_replaces_the_database_is_noticed_and_keeps_its_rows(
     tour.server.client.get("/health")
     said = next(one["says"] for one in stream if one["says"])
     assert said == ["added 1 row to user"]
-    wait_for(lambda: not open_files(f"{file} (deleted)"))
+    wait_until(lambda: not open_files(f"{file} (deleted)"))
     query = "SELECT count(*) FROM \"user\" WHERE email = 'replaced@example.com'"
     assert tour.server.rows(query) == [(1,)]
 
