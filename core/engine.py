@@ -39,7 +39,7 @@ READ_ONLY = SQLITE and MODE == "ro"
 ON_LOOP = SQLITE and not IN_MEMORY
 
 
-OTHERS = 1  # on PostgreSQL the throttle's, on SQLite the event loop's
+THROTTLE = 1  # stores wrong passwords, one at a time
 
 
 class Share(NamedTuple):
@@ -60,7 +60,7 @@ def share_connections(size: int) -> Share:
     writers = max(1, size * 3 // 10)
     readers = max(1, size // 10)
     scans = max(1, size // 10)
-    return Share(writers, readers, size - writers - readers - scans - OTHERS, scans)
+    return Share(writers, readers, size - writers - readers - scans - THROTTLE, scans)
 
 
 if SQLITE:
@@ -150,14 +150,14 @@ def make_engine() -> Engine:
             # A URL would be decoded on its way: the folder C# would become another.
             creator=connect_sqlite,
             poolclass=QueuePool,
-            pool_size=sum(SHARE) + OTHERS,
+            pool_size=sum(SHARE) + THROTTLE,
             hide_parameters=True,  # the log shows no secret
             json_serializer=write_json,
         )
     return create_engine(
         "postgresql+psycopg://",
         connect_args=postgresql.PARAMETERS,
-        pool_size=sum(SHARE) + OTHERS,
+        pool_size=sum(SHARE) + THROTTLE,
         pool_pre_ping=True,  # nobody gets an error after a server restart
         hide_parameters=True,
         json_serializer=write_json,
@@ -219,16 +219,16 @@ if SQLITE:
     def take_write_lock(connection: Connection) -> None:
         """Wait for the lock, but do not make a crowd wait seconds each, one by one."""
         driver: Any = connection.connection.dbapi_connection
-        is_short = outages.lock.is_on()
+        is_short = outages.locked_file.is_on()
         if is_short:
             driver.execute(f"PRAGMA busy_timeout = {SHORT_LOCK_TIMEOUT}")
         try:
             connection.exec_driver_sql(BEGIN_WRITING)
         except OperationalError:
-            outages.lock.begin()
+            outages.locked_file.begin()
             raise
         else:
-            outages.lock.is_over()
+            outages.locked_file.finish()
         finally:
             if is_short:
                 milliseconds = int(lock_timeout.seconds * 1000)

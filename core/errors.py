@@ -4,7 +4,6 @@ It promises an exception for each refusal, and one shape for all of them,
 `{"detail": …}`. Nothing else needs you to read this.
 """
 
-import logging
 import re
 import sqlite3
 from typing import Any, ClassVar
@@ -254,25 +253,27 @@ async def explain_throttle(request: Request, error: Exception) -> Response:
     return await http_exception_handler(request, error)
 
 
-async def explain_database(_request: Request, error: Exception) -> JSONResponse:
+def first_line(error: Exception) -> str:
+    """Return what went wrong in the database, without the statement or a row."""
+    return str(getattr(error, "orig", error)).partition("\n")[0]
+
+
+async def explain_database(request: Request, error: Exception) -> Response:
     """Answer 503 for what passes by itself, 409 for a collision, 422 for a misfit.
 
     Anything else is a mistake in the code and becomes a 500 with its traceback.
     """
     assert isinstance(error, exc.SQLAlchemyError)
     if passes_by_itself(error):
-        reason = str(getattr(error, "orig", error)).partition("\n")[0]
-        logging.getLogger("uvicorn.error").error("database: %s", reason)
+        journal.log.error("database: %s", first_line(error))
         orig = getattr(error, "orig", None)
         # core/patience.py has an error that says which refusal it is.
-        unavailable = getattr(orig, "refusal", DatabaseUnavailable)()
-        return JSONResponse(
-            {"detail": unavailable.detail}, unavailable.status, unavailable.headers
-        )
+        refusal = getattr(orig, "refusal", DatabaseUnavailable)()
+        return await http_exception_handler(request, refusal)
     if isinstance(error, exc.IntegrityError):
-        refusal = conflict(error)
-        if isinstance(refusal, HTTPException):
-            return answer(refusal.status_code, refusal.detail)
+        collision = conflict(error)
+        if isinstance(collision, HTTPException):
+            return await http_exception_handler(request, collision)
     if getattr(getattr(error, "orig", None), "sqlstate", None) in UNFIT_VALUE:
         return answer(422, [UNFIT])
     raise error

@@ -26,7 +26,7 @@ class Outage:
     def is_on(self) -> bool:
         return time.monotonic() < self.end
 
-    def is_over(self) -> None:
+    def finish(self) -> None:
         self.end = 0
 
 
@@ -73,4 +73,4 @@ class WritingOutage(Outage):
 
 silence = Outage()  # nobody gets an answer from PostgreSQL
 writing = WritingOutage()
-lock = Outage()  # another program keeps SQLite's file locked
+locked_file = Outage()  # another program keeps SQLite's file locked

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from core import outages
+from core.errors import first_line
 from core.settings import DATABASE, exit_with
 from core.signals import handled_by
 
@@ -256,7 +257,7 @@ def wait_for(engine: Engine) -> Connection:
         try:
             return engine.connect()
         except DBAPIError as error:
-            reason = str(error.orig).partition("\n")[0]
+            reason = first_line(error)
             if not may_come(reason) or time.monotonic() > deadline:
                 exit_with(f"DATABASE_URL: {DATABASE.url!r} cannot be opened: {reason}")
             if not is_told:

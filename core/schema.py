@@ -41,7 +41,7 @@ from sqlalchemy.types import TypeEngine
 from sqlmodel import SQLModel
 
 from core.engine import FILE, ON_LOOP, READ_ONLY
-from core.errors import passes_by_itself
+from core.errors import first_line, passes_by_itself
 from core.rules import compare_rules, has_expressions, names, place
 from core.settings import DATABASE, exit_with
 
@@ -174,11 +174,6 @@ def extend_tables(connection: Connection) -> list[str]:
         if name is not None:
             added.append(name)
     return added
-
-
-def first_line(error: Exception) -> str:
-    """Return what went wrong, without the statement or a row."""
-    return str(getattr(error, "orig", error)).partition("\n")[0]
 
 
 # ---- Columns and indexes, as Alembic compares them. ----

@@ -9,7 +9,7 @@ import re
 import sys
 from typing import NoReturn
 
-from core.database_url import Database, WrongURL, read_database_url
+from core.database_url import MAX_PORT, Database, WrongURL, read_database_url
 from core.workers import fail_parent
 
 # Any port of this machine: where a front end runs while it is being written.
@@ -21,7 +21,6 @@ ORIGIN = re.compile(
     rf"(?P<scheme>[a-z][a-z0-9+.-]*)://({HOST})(:(?P<port>[1-9]\d{{0,4}}))?"
 )
 USUAL_PORTS = {"http": "80", "https": "443"}  # browsers leave them out
-MAX_PORT = 65_535
 # Each of five kinds of work needs a connection (core/engine.py).
 POOL_SIZES = [str(size) for size in range(5, 1001)]
 ROUNDS = [str(rounds) for rounds in range(4, 32)]  # what bcrypt accepts

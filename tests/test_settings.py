@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.database_url import WrongURL, read_database_url
-from core.engine import OTHERS, share_connections
+from core.engine import THROTTLE, share_connections
 from core.settings import is_origin
 from tests import programs
 from tests.conftest import ROOT, Server
@@ -170,7 +170,7 @@ def test_a_url_is_shown_without_its_password(query: str, shown: str) -> None:
 @pytest.mark.parametrize("size", range(5, 101))
 def test_connections_are_shared_so_that_each_kind_of_work_has_one(size: int) -> None:
     share = share_connections(size)
-    assert sum(share) + OTHERS == size
+    assert sum(share) + THROTTLE == size
     assert min(share) >= 1
     assert share_connections(20) == (6, 2, 9, 2)
 

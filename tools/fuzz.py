@@ -32,7 +32,7 @@ def server(folder: str) -> Iterator[str]:
         [sys.executable, "-m", "uvicorn", "main:app", "--port", port, "--no-access-log"]
     )
     url = f"http://127.0.0.1:{port}"
-    for _ in range(100):
+    for _ in range(300):
         try:
             urllib.request.urlopen(url + "/health").close()
             break
@@ -40,7 +40,7 @@ def server(folder: str) -> Iterator[str]:
             time.sleep(0.1)
     else:
         process.kill()
-        raise SystemExit("The API has not started within ten seconds.")
+        raise SystemExit("The API has not started within thirty seconds.")
     try:
         yield url
     finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pygal
 from pygal.style import Style
 
-from tools.bench.load import Result
+from tools.bench.report import Result
 
 # Okabe and Ito's colours, which the colour-blind tell apart; this API's are blue.
 BARS = {

@@ -10,11 +10,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tools.bench.contenders import ME, PASSWORD, Contender
+from tools.bench.report import Result
 
-Result = dict[str, Any]
 SIGN_UP = """
 counter = 0
 request = function()

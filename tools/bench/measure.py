@@ -13,7 +13,8 @@ import bcrypt
 from rich.progress import track
 
 from tools.bench.contenders import HUNDRED, ME, NOTES, PASSWORD, REQUESTS, Contender
-from tools.bench.load import SIGN_UP, Result, log_ins, p99, rate, reader, wrk
+from tools.bench.load import SIGN_UP, log_ins, p99, rate, reader, wrk
+from tools.bench.report import Result
 
 SAME_ANSWERS = ["ours2", "ours-pg", "limit", "fastify"]
 

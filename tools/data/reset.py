@@ -7,7 +7,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel, func, select
 
 from core.engine import engine, open_database, reading_engine
-from core.schema import begin_alone, create_tables, first_line
+from core.errors import first_line
+from core.schema import begin_alone, create_tables
 from core.settings import DATABASE, exit_with
 from main import app  # noqa: F401 # it knows the tables of every router
 from models import User

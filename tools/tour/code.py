@@ -11,8 +11,7 @@ from typing import Any
 from pygments.lexers.python import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, String, Token, _TokenType
 
-from tools.tour.journey import Place, is_ours
-from tools.tour.tree import short
+from tools.tour.journey import Place, is_ours, short
 
 Row = list[list[str]]  # a line, in pieces: the CSS class of each, and its text
 CLASSES = (

@@ -158,6 +158,14 @@ current: ContextVar[Journey] = ContextVar("journey")
 caller: ContextVar[tuple[Place, ...]] = ContextVar("caller", default=())
 
 
+def short(file: str) -> str:
+    """Return a file's path in the project, or the whole path of a file elsewhere."""
+    path = Path(file)
+    if path.is_relative_to(ROOT):
+        return str(path.relative_to(ROOT))
+    return file
+
+
 @lru_cache(4096)
 def is_ours(file: str) -> bool:
     """Tell whether a file is the project's or a student's, and not installed."""

@@ -1,9 +1,6 @@
 """A request as a tree in the terminal, with a branch for each of its seven steps."""
 
-import inspect
-import re
 import sys
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,16 +8,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from core.journal import printable
-from tools.tour import veil
-from tools.tour.journey import ROOT, Journey
-
-
-def short(file: str) -> str:
-    """Return a file's path in the project, or the whole path of a file elsewhere."""
-    path = Path(file)
-    if path.is_relative_to(ROOT):
-        return str(path.relative_to(ROOT))
-    return file
+from tools.tour import code, veil
+from tools.tour.journey import Journey, short
 
 
 def line(text: str, secrets: list[str]) -> Text:
@@ -30,17 +19,13 @@ def line(text: str, secrets: list[str]) -> Text:
 
 def place(function: Any, pattern: str) -> str:
     """Return file, number and text of a function's line that fits a pattern."""
-    function = inspect.unwrap(function)
-    try:
-        lines, first = inspect.getsourcelines(function)
-        file = short(inspect.getfile(function))
-    except (OSError, TypeError):  # made by exec, an instance of a class, a partial
+    found = code.source(function)
+    if found is None:  # made by exec, an instance of a class, a partial
         return str(getattr(function, "__name__", function))
-    for number, text in enumerate(lines, first):
-        if re.match(rf"\s*{pattern}", text):
-            return f"{file}:{number} {text.strip()}"
+    file, first, lines = found
     # A route that was added by app.add_api_route has no decorator.
-    return f"{file}:{first} {lines[0].strip()}"
+    number = code.find_line(lines, first, rf"\s*{pattern}") or first
+    return f"{short(file)}:{number} {lines[number - first].strip()}"
 
 
 def draw(journey: Journey) -> Tree:
