@@ -194,6 +194,10 @@ def is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def free_port() -> int:
+    return next(port for port in PORTS if is_free(port))
+
+
 class Server:
     """A uvicorn on a free port, started as a user would, for the project or a copy."""
 
@@ -208,7 +212,7 @@ class Server:
         namespace: str = "",
         **settings: str,
     ) -> None:
-        self.port = next(port for port in PORTS if is_free(port))
+        self.port = free_port()
         self.url = f"http://{host}:{self.port}"
         self.client = new_client(self.url)
         self.database = url
@@ -258,6 +262,10 @@ class Server:
         with engine.begin() as connection:
             connection.exec_driver_sql(statement)
         engine.dispose()
+
+    def promote(self, person: Person) -> None:
+        """Make somebody an administrator."""
+        self.execute(f'UPDATE "user" SET is_admin = true WHERE id = {person.id}')
 
     def stop(
         self,
@@ -318,6 +326,9 @@ def at_once(
     return found
 
 
+GATED = "tests.gated:app"
+
+
 class Gate:
     """The gate that holds hashes and searches in tests/gated.py, and its log."""
 
@@ -326,9 +337,13 @@ class Gate:
 
     def close(self, *functions: str) -> None:
         """Hold bcrypt's `hashpw` and `checkpw`, or the functions that are named."""
-        self.log.write_text("")
+        self.forget()
         for name in functions or ("hashpw", "checkpw"):
             (self.folder / f"{name} waits").touch()
+
+    def forget(self) -> None:
+        """Begin the events anew."""
+        self.log.write_text("")
 
     def open(self) -> None:
         """Let through what is waiting, and whatever comes."""
@@ -344,7 +359,7 @@ class Gate:
             self.open()
 
     def events(self) -> list[str]:
-        """Return the requests, hashes and searches since it was closed, in order."""
+        """Return the requests, hashes, searches and sessions since then, in order."""
         return self.log.read_text().splitlines()
 
     def wait_for(self, event: str, number: int = 1) -> None:

@@ -7,11 +7,14 @@ They talk through files in the folder that it was started in; the log is there, 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import bcrypt
+from fastapi import Request
+from sqlmodel import Session
 from starlette.types import Receive, Scope, Send
 
 from core import engine, reads
@@ -38,6 +41,19 @@ bcrypt.hashpw = behind_gate("hashpw", bcrypt.hashpw)
 bcrypt.checkpw = behind_gate("checkpw", bcrypt.checkpw)
 run = behind_gate("search", reads.EndableQuery.run)
 reads.EndableQuery.run = run  # type: ignore[method-assign] # on purpose
+
+open_session = engine.open_session
+
+
+@asynccontextmanager
+async def note_session(request: Request) -> AsyncIterator[Session]:
+    """Note that a request has come as far as its session."""
+    note("session")
+    async with open_session(request) as session:
+        yield session
+
+
+engine.open_session = note_session
 
 from main import app as api
 

@@ -35,9 +35,8 @@ def run(*command: str | Path, folder: Path) -> str:
 @pytest.fixture
 def server(serve: Serve, tmp_path: Path) -> Server:
     server = serve()
-    Person(server.client, "root")
+    server.promote(Person(server.client, "root"))
     Person(server.client, "bob")
-    server.execute("UPDATE \"user\" SET is_admin = true WHERE name = 'Root'")
     document = server.client.get("/openapi.json").text
     (tmp_path / "openapi.json").write_text(document)
     return server

@@ -7,7 +7,7 @@ from typing import Any
 import bcrypt
 import pytest
 from fastapi.testclient import TestClient
-from sqlmodel import Session, col, create_engine, update
+from sqlmodel import Session, col, update
 
 from core.engine import engine
 from core.security import WINDOW
@@ -295,13 +295,6 @@ def test_a_clock_that_was_wrong_does_not_throttle_for_longer(
     ann.log_in()
 
 
-def make_admin(server: Server) -> None:
-    other = create_engine(server.database)
-    with other.begin() as connection:
-        connection.exec_driver_sql('UPDATE "user" SET is_admin = true')
-    other.dispose()
-
-
 def test_a_site_can_be_mounted_beside_it(tmp_path: Any, serve: Serve) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("hello")
@@ -333,7 +326,8 @@ def test_a_rule_added_later_leaves_old_accounts_readable(
 ) -> None:
     first = serve()
     ann, root = Person(first.client, "ann"), Person(first.client, "root")
-    make_admin(first)
+    first.promote(ann)
+    first.promote(root)
     first.stop()
     project = tmp_path / "project"
     project.mkdir()

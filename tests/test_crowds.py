@@ -26,6 +26,7 @@ from core.queues import Queue
 from core.reads import Rows, scan
 from tests import programs
 from tests.conftest import (
+    GATED,
     PASSWORD,
     ROOT,
     Gate,
@@ -39,7 +40,7 @@ from tests.conftest import (
 
 Serve = Callable[..., Server]
 CORES = os.cpu_count() or 1
-GATED, HASHING = "tests.gated:app", {"hashpw", "checkpw"}
+HASHING = {"hashpw", "checkpw"}
 ELSEWHERE = "127.0.0.2"  # another address of this machine
 
 
@@ -303,8 +304,7 @@ def test_clients_that_have_gone_wait_for_no_session(serve: Serve, gate: Gate) ->
     server = serve(app=GATED)
     names = [f"gone{number}" for number in range(50)]
     with locked(server), connected(server, [sign_up_request(name) for name in names]):
-        gate.wait_for("hashpw", 50)
-        time.sleep(0.2)  # they are waiting for a session by now
+        gate.wait_for("session", 50)
     answer = server.client.post("/api/users", json=sign_up("here"))
     assert answer.status_code == 201
     assert count_accounts(server) < 25, "what had a session, and who stayed"

@@ -8,10 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import pytest
 
-from tests.conftest import PASSWORD, PORTS, ROOT, Person, Server, is_free, wait_until
+from tests.conftest import (
+    PASSWORD,
+    ROOT,
+    Person,
+    Server,
+    free_port,
+    is_free,
+    wait_until,
+)
 from tests.pages import blocks, copy_of_project
 
 pytest.importorskip("selenium", reason="needs: pip install -r tests/requirements.txt")
@@ -99,7 +106,7 @@ def use(page: Page, root: Person) -> None:
 def people(server: Server) -> Person:
     root = Person(server.client, "root")
     Person(server.client, "bob")
-    server.execute("UPDATE \"user\" SET is_admin = true WHERE name = 'Root'")
+    server.promote(root)
     return root
 
 
@@ -118,7 +125,7 @@ def test_the_page_works_beside_the_api(
     server = serve(app="students:app", PYTHONPATH=path)
     root = people(server)
     use(Page(browser, f"{server.url}/site/"), root)
-    assert httpx.get(f"{server.url}/site/nothing").status_code == 404
+    assert server.client.get("/site/nothing").status_code == 404
     assert server.client.get("/api/users").status_code == 401, "the API is still there"
     if folder := os.environ.get("SCREENSHOTS"):
         browser.set_window_size(520, 560)
@@ -150,7 +157,7 @@ def test_the_page_works_from_another_port_of_this_machine(
     server = serve()
     root = people(server)
     site = write_site(tmp_path, f"{server.url}/api")
-    port = next(port for port in PORTS if is_free(port))
+    port = free_port()
     command = [sys.executable, "-m", "http.server", str(port)]
     with running(*command, "--directory", str(site), folder=tmp_path, port=port):
         use(Page(browser, f"http://localhost:{port}/"), root)
@@ -167,7 +174,7 @@ def test_the_page_works_behind_vite(browser: Any, serve: Serve, tmp_path: Path) 
     assert "http://localhost:8000" in config
     config = config.replace("http://localhost:8000", server.url)
     (tmp_path / "vite.config.js").write_text(config)
-    port = next(port for port in PORTS if is_free(port))
+    port = free_port()
     command = [str(VITE), "--port", str(port), "--strictPort", "--host", "127.0.0.1"]
     with running(*command, folder=tmp_path, port=port):
         use(Page(browser, f"http://127.0.0.1:{port}/"), root)

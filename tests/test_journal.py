@@ -2,14 +2,13 @@
 
 import logging
 import re
-import time
 from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
 
 from main import app
-from tests.conftest import PASSWORD, Person, Server
+from tests.conftest import PASSWORD, Person, Server, wait_until
 
 Serve = Callable[..., Server]
 SECRET = "hunter2-do-not-log"
@@ -97,12 +96,12 @@ def test_an_address_that_a_client_has_made_up_forges_no_line(
 
 def logged_lines(server: Server, number: int) -> list[str]:
     """Return the lines that have a request in them, once there are that many."""
-    for _ in range(100):
-        found = re.findall('.* - ".*', server.log.read_text())
-        if len(found) >= number:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(server.log.read_text())
+
+    def found() -> list[str]:
+        return re.findall('.* - ".*', server.log.read_text())
+
+    wait_until(lambda: len(found()) >= number)
+    return found()
 
 
 def test_the_access_log_shows_no_query_and_no_control_character(serve: Serve) -> None:

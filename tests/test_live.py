@@ -19,10 +19,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from sqlmodel import create_engine
 
 from tests import programs
 from tests.conftest import (
+    GATED,
     PASSWORD,
     ROOT,
     Gate,
@@ -35,7 +35,6 @@ from tests.conftest import (
 )
 
 Serve = Callable[..., Server]
-GATED = "tests.gated:app"
 
 
 def person(server: Server, name: str = "ann") -> Person:
@@ -286,18 +285,14 @@ def test_a_missing_table_is_500_with_its_traceback_and_no_secret(
     )
     ann.client.post("/api/login", data={"username": ann.email, "password": secret})
     ((hashed,),) = server.rows('SELECT hashed_password FROM "user"')
-    engine = create_engine(server.database)
-    with engine.begin() as connection:
-        connection.exec_driver_sql('ALTER TABLE "user" RENAME TO elsewhere')
-    engine.dispose()
+    server.execute('ALTER TABLE "user" RENAME TO elsewhere')
     body = sign_up("x") | {"password": secret}
-    for answer in (  # each on a connection of its own: uvicorn closes it after a 500
-        httpx.get(server.url + "/api/users/me", headers=ann.headers),
-        httpx.post(server.url + "/api/users", json=body),
-    ):
-        assert answer.status_code == 500
-        assert answer.json() == {"detail": "Internal Server Error"}
-    assert httpx.get(server.url + "/health").status_code == 503
+    read = server.client.build_request("GET", "/api/users/me", headers=ann.headers)
+    write = server.client.build_request("POST", "/api/users", json=body)
+    health = server.client.build_request("GET", "/health")
+    error = (500, b'{"detail":"Internal Server Error"}')
+    assert at_once([read]) == at_once([write]) == [error]
+    assert statuses([health]) == {503: 1}
     server.stop()
     log = server.log.read_text()
     assert "Traceback" in log
@@ -461,6 +456,7 @@ def test_a_write_that_was_begun_in_a_file_that_was_replaced_is_not_answered_as_d
         with gate.closed():
             thread.start()
             gate.wait_for("hashpw")
+        gate.wait_for("session")
         time.sleep(0.3)  # by now it waits for the lock, in the old file
         for file in tmp_path.glob("app.db*"):
             file.unlink()

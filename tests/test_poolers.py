@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import programs
-from tests.conftest import PASSWORD, ROOT, Person, Server, wait_until
+from tests.conftest import PASSWORD, ROOT, Person, Server, free_port, wait_until
 
 psycopg = pytest.importorskip(
     "psycopg", reason="needs: pip install -r tests/requirements.txt"
@@ -45,13 +44,6 @@ pool_mode = {mode}
 default_pool_size = {size}
 ignore_startup_parameters = {ignored}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Pooler:
@@ -117,7 +109,7 @@ def app(pooler: Pooler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 
 @pytest.fixture
-def ann(app: Server, request: pytest.FixtureRequest) -> Person:
+def ann(app: Server) -> Person:
     return Person(app.client, f"ann{time.monotonic_ns()}")
 
 
@@ -146,9 +138,7 @@ def test_every_answer_is_right_while_connections_change_hands(
     assert counts == {200: 200, 201: 200}
 
 
-def test_a_search_finds_and_ends_what_it_has_begun(
-    app: Server, pooler: Pooler, ann: Person
-) -> None:
+def test_a_search_finds_and_ends_what_it_has_begun(pooler: Pooler, ann: Person) -> None:
     with psycopg.connect(pooler.direct, autocommit=True) as other:
         other.execute('UPDATE "user" SET is_admin = true WHERE id = %s', [ann.id])
         for _ in range(10):
@@ -184,9 +174,7 @@ def test_each_transaction_has_its_time_outs(app: Server, pooler: Pooler) -> None
         assert Counter(names) == {("7s 4s UTC",): 10}
 
 
-def test_a_locked_table_holds_no_reader_for_ever(
-    app: Server, pooler: Pooler, ann: Person
-) -> None:
+def test_a_locked_table_holds_no_reader_for_ever(pooler: Pooler, ann: Person) -> None:
     with psycopg.connect(pooler.direct) as other:
         other.execute('LOCK TABLE "user"')
         assert ann("GET", "/users/me").status_code == 503

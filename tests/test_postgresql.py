@@ -4,11 +4,10 @@ These tests start servers of their own. The rest of the suite runs on PostgreSQL
 with TEST_DATABASE_URL.
 """
 
-import asyncio
+import itertools
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,7 +20,18 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import PASSWORD, ROOT, Person, Server, wait_until
+from tests import programs
+from tests.conftest import (
+    GATED,
+    PASSWORD,
+    ROOT,
+    Gate,
+    Person,
+    Server,
+    at_once,
+    new_client,
+    wait_until,
+)
 from tests.test_schema import AGE, IMPORTS, NAME, Project, added, on
 
 psycopg = pytest.importorskip(
@@ -116,19 +126,10 @@ def sign_up(name: Any) -> dict[str, str]:
 
 def at_all(servers: list[Server], number: int, path: str, **body: Any) -> Counter[int]:
     """Send a request many times at once, to each server in turn; count statuses."""
-
-    async def send() -> list[int]:
-        limits = httpx.Limits(max_connections=number)
-        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
-            urls = [servers[index % len(servers)].url + path for index in range(number)]
-            return [
-                answer.status_code
-                for answer in await asyncio.gather(
-                    *(client.post(url, **body) for url in urls)
-                )
-            ]
-
-    return Counter(asyncio.run(send()))
+    requests = []
+    for server in itertools.islice(itertools.cycle(servers), number):
+        requests.append(server.client.build_request("POST", path, **body))
+    return Counter(status for status, _ in at_once(requests))
 
 
 def test_three_hosts_are_one_api(cluster: list[Server]) -> None:
@@ -153,7 +154,7 @@ def test_kill_9_of_one_host_loses_nothing_that_was_answered(
     answered: list[str] = []
 
     def post(host: Server) -> None:
-        with httpx.Client(base_url=host.url, timeout=30) as client:
+        with new_client(host.url) as client:
             for number in range(200):
                 body = sign_up(f"{host.port}-{number}")
                 try:
@@ -184,7 +185,7 @@ class Load:
         self.signed_up: list[str] = []
 
     def run(self, number: int) -> None:
-        with httpx.Client(base_url=self.app.url, timeout=60) as client:
+        with new_client(self.app.url) as client:
             count = 0
             while not self.done.is_set():
                 count += 1
@@ -374,43 +375,35 @@ def test_a_start_does_not_wait_for_ever_with_all_requests_behind_it(
     project.change(NAME, NAME + AGE)
     code = "import core.schema; core.schema.TABLE_TIMEOUT = '100ms'; import models;"
     code += "from database import create_database; create_database()"
-    start = partial(
-        subprocess.run,
-        [sys.executable, "-c", code],
-        env=os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)},
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    settings = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
+    start = partial(programs.run, "-c", code, folder=project.folder, settings=settings)
     with psycopg.connect(url.replace("+psycopg", "")) as other:
         other.execute('SELECT * FROM "user"')
         refused = start()
     assert "cannot be changed now: " in refused.stderr
     assert refused.stderr.endswith("Nothing was changed. Start again in a moment.\n")
-    assert (start().stderr, start().returncode) == ("", 0)
+    again = start()
+    assert (again.stderr, again.returncode) == ("", 0)
 
 
 def test_no_connection_is_held_while_a_password_is_hashed(
-    serve: Serve, server: PostgreSQL
+    serve: Serve, server: PostgreSQL, gate: Gate
 ) -> None:
     url = new_database(server.url)
-    app = serve(url=url, BCRYPT_ROUNDS="13")
-    flood = threading.Thread(
-        target=at_all, args=[[app], 20, "/api/users"], kwargs={"json": sign_up("same")}
-    )
-    flood.start()
-    busy = (
+    app = serve(url=url, app=GATED)
+    sign_ups = []
+    for number in range(20):
+        body = sign_up(number)
+        sign_ups.append(app.client.build_request("POST", "/api/users", json=body))
+    flood = threading.Thread(target=at_once, args=[sign_ups])
+    in_transaction = (
         "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
     )
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as watcher:
-        while flood.is_alive():
-            found = watcher.execute(busy).fetchone()
-            held = found[0] if found else 0
-            time.sleep(0.1)
-            still = watcher.execute(busy).fetchone()
-            assert not (held and still and still[0]), (
-                "a hash takes half a second, a statement a few milliseconds"
-            )
-    flood.join()
+        with gate.closed():
+            flood.start()
+            gate.wait_for("POST /api/users", 20)
+            gate.wait_for("hashpw", min(20, os.cpu_count() or 1))
+            assert watcher.execute(in_transaction).fetchone() == (0,)
+        flood.join()
+    assert app.rows('SELECT count(*) FROM "user"') == [(20,)]

@@ -24,11 +24,11 @@ from core import middleware, openapi
 from tests import programs
 from tests.conftest import (
     PASSWORD,
-    PORTS,
     ROOT,
     Person,
     Server,
     empty_database,
+    free_port,
     is_free,
     make_admin,
     wait_until,
@@ -38,10 +38,6 @@ from tests.pages import blocks
 PAGE = (ROOT / "docs" / "scaling.md").read_text()
 JOHN = {"name": "John", "email": "john@example.com", "password": PASSWORD}
 Serve = Callable[..., Server]
-
-
-def free_port() -> int:
-    return next(port for port in PORTS if is_free(port))
 
 
 # ---- A prefix, from the server or from an app around this one. ----
@@ -210,7 +206,7 @@ def test_what_the_page_says_of_mounting_it_works(serve: Serve, tmp_path: Path) -
     (tmp_path / "outer.py").write_text(code)
     path = f"{tmp_path}{os.pathsep}{ROOT}"
     server = serve(app="outer:app", PYTHONPATH=path)
-    john = httpx.post(f"{server.url}/v1/api/users", json=JOHN)
+    john = server.client.post("/v1/api/users", json=JOHN)
     assert john.headers["Location"] == "/v1/api/users/1"
     server.stop()
     assert not list(tmp_path.glob("app.db-*")), "it was closed"
@@ -319,7 +315,7 @@ def test_addresses_behind_nginx_are_the_public_ones(
     nginx = start_nginx(server)
     john = Person(nginx.client(nginx.cuts), "john")
     Person(john.client, "ann")
-    server.execute("UPDATE \"user\" SET is_admin = true WHERE name = 'John'")
+    server.promote(john)
     made_up = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil"}
     made_up |= {"X-Forwarded-Proto": "http", "Forwarded": "host=evil.example"}
     for port in (nginx.cuts, nginx.keeps):

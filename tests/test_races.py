@@ -5,7 +5,6 @@ Here the server waits before it hashes, until what the request relied on has cha
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,10 +15,9 @@ import httpx2 as httpx
 import pytest
 from sqlmodel import create_engine
 
-from tests.conftest import PASSWORD, Gate, Person, Server, at_once, new_client
+from tests.conftest import GATED, PASSWORD, Gate, Person, Server, at_once, new_client
 
 Serve = Callable[..., Server]
-GATED = "tests.gated:app"
 
 
 def together(*calls: Callable[[], Any]) -> None:
@@ -62,17 +60,6 @@ def while_hashing(
             gate.open()
 
 
-def change_database(server: Server, statement: str) -> None:
-    engine = create_engine(server.database)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(statement)
-    engine.dispose()
-
-
-def make_admin(server: Server, person: Person) -> None:
-    change_database(server, f'UPDATE "user" SET is_admin = true WHERE id = {person.id}')
-
-
 def test_of_two_changes_of_a_password_at_once_only_one_is_made(
     serve: Serve, gate: Gate
 ) -> None:
@@ -100,8 +87,8 @@ def test_what_an_administrator_had_under_way_changes_nothing_once_she_is_none(
 ) -> None:
     server = serve(app=GATED)
     root, eve, bob = (Person(server.client, name) for name in ("root", "eve", "bob"))
-    make_admin(server, root)
-    make_admin(server, eve)
+    server.promote(root)
+    server.promote(eve)
     change = {"password": "by eve"} | extra
     request: dict[str, Any] = {
         "method": "PATCH",
@@ -126,8 +113,8 @@ def test_an_administrator_who_is_demoted_does_not_make_herself_one_again(
 ) -> None:
     server = serve(app=GATED)
     root, eve = (Person(server.client, name) for name in ("root", "eve"))
-    make_admin(server, root)
-    make_admin(server, eve)
+    server.promote(root)
+    server.promote(eve)
     change = {"is_admin": True, "password": "new", "current_password": PASSWORD}
     request: dict[str, Any] = {"method": "PATCH", "path": "/users/me", "json": change}
     with while_hashing(gate, eve, **request) as answers:
@@ -146,9 +133,9 @@ def test_of_two_log_outs_at_once_the_second_is_told_that_the_token_has_ended(
     engine = create_engine(server.database)
     with engine.connect() as connection:
         connection.exec_driver_sql("DELETE FROM token")
+        gate.forget()
         with in_the_background(ann, method="POST", path="/logout") as answers:
-            gate.wait_for("POST /api/logout")
-            time.sleep(0.3)  # it has found the token, and waits for the lock
+            gate.wait_for("session")  # it has found the token, and waits for the lock
             connection.commit()
     engine.dispose()
     assert answers[0].status_code == 401
@@ -160,7 +147,7 @@ def test_an_account_that_is_deleted_while_its_new_password_is_hashed_is_404(
 ) -> None:
     server = serve(app=GATED)
     root, bob = (Person(server.client, name) for name in ("root", "bob"))
-    make_admin(server, root)
+    server.promote(root)
     path = f"/users/{bob.id}"
     request: dict[str, Any] = {
         "method": "PATCH",
@@ -181,7 +168,7 @@ def test_a_password_change_beats_a_login_that_was_checked_before_it(
     form = {"username": ann.email, "password": PASSWORD}
     request: dict[str, Any] = {"method": "POST", "path": "/login", "data": form}
     with while_hashing(gate, ann, "checkpw", **request) as answers:
-        change_database(server, "UPDATE \"user\" SET hashed_password = 'another'")
+        server.execute("UPDATE \"user\" SET hashed_password = 'another'")
     assert answers[0].status_code == 401
     assert answers[0].json() == {"detail": "Incorrect email or password."}
     assert len(server.rows("SELECT * FROM token")) == 1, "no second one was made"
@@ -196,7 +183,7 @@ def test_log_ins_at_once_succeed_when_the_hash_is_renewed(
 ) -> None:
     server = serve(app=GATED, BCRYPT_ROUNDS="5")
     ann = Person(server.client, "ann")
-    change_database(server, f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'")
+    server.execute(f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'")
     statuses: list[int] = []
 
     def send(number: int) -> None:
@@ -226,9 +213,7 @@ def test_a_hash_that_is_renewed_meanwhile_does_not_stop_a_change(
     request: dict[str, Any] = {"method": "PATCH", "path": "/users/me", "json": change}
     # The current one has been checked by the time the new one is hashed.
     with while_hashing(gate, ann, **request) as answers:
-        change_database(
-            server, f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'"
-        )
+        server.execute(f"UPDATE \"user\" SET hashed_password = '{cheap_hash()}'")
     assert answers[0].status_code == 200
     ann.log_in("new")
 
@@ -242,11 +227,11 @@ def test_an_address_that_was_changed_meanwhile_needs_the_password_to_be_changed_
     engine = create_engine(server.database)
     with engine.connect() as connection:
         connection.exec_driver_sql("UPDATE \"user\" SET email = 'ann@example.org'")
+        gate.forget()
         with in_the_background(
             ann, method="PATCH", path="/users/me", json=change
         ) as answers:
-            gate.wait_for("PATCH /api/users/me")
-            time.sleep(0.3)  # it has found the same address, and waits for the lock
+            gate.wait_for("session")  # it has found the same address, and waits
             connection.commit()
     engine.dispose()
     assert answers[0].status_code == 403
@@ -310,8 +295,8 @@ def test_two_administrators_change_each_other_without_waiting_for_ever(
 ) -> None:
     server = serve()
     root, eve = (Person(server.client, name) for name in ("root", "eve"))
-    make_admin(server, root)
-    make_admin(server, eve)
+    server.promote(root)
+    server.promote(eve)
     statuses: list[int] = []
 
     def change(asker: Person, other: Person) -> None:

@@ -504,7 +504,7 @@ import pathlib, sys, time
 import models
 from alembic.operations import Operations
 import core.engine
-core.engine.LOCK_TIMEOUT = 0  # wait for nothing but the other start
+core.engine.LockTimeout.seconds = 0  # wait for nothing but the other start
 invoke = Operations.invoke
 def wait(self, change):
     pathlib.Path("begun").touch()

@@ -1,6 +1,5 @@
 """What the pages say about speed is what the benchmark has measured."""
 
-import json
 import re
 from typing import Any
 
@@ -16,8 +15,7 @@ REQUESTS += ["GET /api/users?limit=20", "GET /api/users?limit=100"]
 
 @pytest.fixture
 def measured() -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((BENCH / "results.json").read_text())
-    return results
+    return report.load_results()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/speed.md"])

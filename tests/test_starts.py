@@ -82,19 +82,14 @@ def test_a_file_that_is_opened_read_only_is_read_and_never_written(
     assert (tmp_path / "app.db").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("mode", "reason"),
-    [
-        ("rw", "there is no such file, and mode=rw makes none"),
-        ("ro", "there is no such file, and mode=ro makes none"),
-    ],
-)
+@pytest.mark.parametrize("mode", ["rw", "ro"])
 def test_a_file_that_is_missing_is_made_only_if_it_may_be(
-    tmp_path: Path, mode: str, reason: str
+    tmp_path: Path, mode: str
 ) -> None:
     url = f"sqlite:///app.db?mode={mode}"
     run = start(tmp_path, "uvicorn", "main:app", "--port", "0", DATABASE_URL=url)
     assert run.returncode == 3
+    reason = f"there is no such file, and mode={mode} makes none"
     assert f"DATABASE_URL: {url!r} cannot be opened: {reason}" in run.stderr
     assert not (tmp_path / "app.db").exists()
 
@@ -151,8 +146,11 @@ NOBODY = "postgres://user:hunter2@127.0.0.1:1/x"
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_start_that_waits_is_ended_by_a_signal(
-    tmp_path: Path, postgresql: str, how: signal.Signals
+    tmp_path: Path, how: signal.Signals
 ) -> None:
+    pytest.importorskip(
+        "psycopg", reason="needs: pip install -r tests/requirements.txt"
+    )
     with starting(tmp_path, NOBODY) as process:
         log = wait_for(tmp_path, "does not answer yet")
         process.send_signal(how)
@@ -165,7 +163,10 @@ def test_a_start_that_waits_is_ended_by_a_signal(
 CREATE = "import main; from database import create_database; create_database()"
 
 
-def test_a_start_does_not_wait_for_ever(tmp_path: Path, postgresql: str) -> None:
+def test_a_start_does_not_wait_for_ever(tmp_path: Path) -> None:
+    pytest.importorskip(
+        "psycopg", reason="needs: pip install -r tests/requirements.txt"
+    )
     code = f"import core.postgresql; core.postgresql.START_SECONDS = 1; {CREATE}"
     run = start_code(tmp_path, code, NOBODY)
     assert run.returncode == 3

@@ -2,14 +2,12 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx2 as httpx
 import pytest
 
-from tests.conftest import PASSWORD, ROOT, Person, Server, new_client
+from tests.conftest import PASSWORD, ROOT, Person, Server, new_client, wait_until
 from tests.pages import blocks, check_commands, copy_of_project
 
 pytest.importorskip("rich", reason="needs: pip install -r tools/requirements.txt")
@@ -23,15 +21,15 @@ WALK = (ROOT / "docs" / "walk.md").read_text()
 
 def trees(server: Server, number: int) -> list[str]:
     """Return what the tour printed, a text per request, once there are that many."""
-    for _ in range(100):
+
+    def found() -> list[str]:
         start = r"^(?=(?:GET|POST|PATCH|DELETE|••••$))"
-        found = re.split(start, server.log.read_text(), flags=re.MULTILINE)[1:]
+        printed = re.split(start, server.log.read_text(), flags=re.MULTILINE)[1:]
         # The first ones came from `serve`, which waited for the start.
-        found = [tree for tree in found if "/health → " not in tree]
-        if len(found) >= number and "7 the answer" in found[-1]:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(server.log.read_text())
+        return [tree for tree in printed if "/health → " not in tree]
+
+    wait_until(lambda: len(found()) >= number and "7 the answer" in found()[-1])
+    return found()
 
 
 def test_each_step_of_a_sign_up_is_shown_with_its_place(serve: Serve) -> None:
@@ -282,4 +280,4 @@ def test_each_section_of_the_walk_is_a_step_and_ends_with_something_to_change() 
 
 def test_the_tour_is_the_same_api(serve: Serve) -> None:
     server = serve(app="tools.tour:app")
-    assert httpx.get(server.url + "/docs").status_code == 200
+    assert server.client.get("/docs").status_code == 200
