@@ -57,6 +57,8 @@ class Program(subprocess.Popen[bytes]):
         assert process.pid is not None
         self.process, self.pid = process, process.pid
         self.returncode = process.exitcode
+        # A test that has failed may leave it, and Python would wait for it at the end.
+        atexit.register(self.kill)
 
     def poll(self) -> int | None:
         self.returncode = self.process.exitcode
