@@ -19,6 +19,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlmodel import create_engine
 
 from core import engine, errors, queues, reads, security
@@ -390,6 +391,28 @@ def test_searches_end_when_their_clients_go_and_when_the_server_stops(
     assert "Traceback" not in server.log.read_text()
     for answer in crowd.answers:
         assert answer.status_code == 200 or int(answer.headers["Retry-After"]) >= 1
+
+
+def test_a_query_can_be_ended_from_another_thread(client: TestClient) -> None:
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n) "
+    endless += "SELECT count(*) FROM n"
+    is_over = threading.Event()
+    with reads.scanning_engine.connect() as connection:
+        end = engine.ender(connection)
+
+        def run() -> None:
+            while not is_over.wait(0.1):  # the query may not have begun yet
+                end()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            with pytest.raises(OperationalError, match=r"interrupted|user request"):
+                connection.exec_driver_sql(endless)
+        finally:
+            is_over.set()
+            thread.join()
+        connection.detach()  # an end that came late must hit nobody else
 
 
 def test_a_mistake_in_the_sql_of_a_search_is_500(client: TestClient) -> None:
