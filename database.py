@@ -1,36 +1,34 @@
 """The database: `SessionDep` for what is written, `read` for what every request asks.
 
-Write your own routers with `SessionDep`, as in SQLModel's tutorial. How a connection is
-opened, on SQLite and on PostgreSQL, is in core/engine.py.
+Write your own routers with `SessionDep`, as in SQLModel's tutorial.
 """
 
-import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from sqlmodel import Session, func, select
 
-from core.engine import IN_MEMORY, engine, open_database, open_session
-from core.reads import Rows, read
-from core.schema import create_or_extend_tables
+from core.data.audiences import check_fields
+from core.data.reads import Rows, read
+from core.data.sessions import engine, open_all, open_session
+from core.data.tables import create_or_extend_tables
 from core.settings import DATABASE
-from models import User
+from core.start import log
+from models import User, UserCreate, UserPublic
 
 __all__ = ["Rows", "SessionDep", "create_database", "engine", "read"]
 
-log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 
+async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
+    """Give a session to one request: SQLModel's own, safe in a crowd.
 
-async def get_session(request: Request) -> AsyncIterator[Session]:
-    """Give a session to one request.
-
-    Only a few requests have one at once. The others wait here for their turn, without
-    a thread or a connection, for half a minute at most. A request that may write has
-    the database's lock from its first query on, so what it reads is still true when it
-    writes. A GET has no lock: let it only read.
+    A few are open at once; the others wait in line. On SQLite a request that may write
+    has the database to itself from its first query on. On PostgreSQL, lock what you
+    check: `session.get(…, with_for_update=True)`. A GET should only read.
     """
-    async with open_session(request) as session:
+    async with open_session(connection) as session:
         yield session
 
 
@@ -38,20 +36,23 @@ async def get_session(request: Request) -> AsyncIterator[Session]:
 # `async def`, where its queries would keep everybody waiting.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
-# The fast lane is `read(statement, …)`, in core/reads.py. A query in a session costs
-# 250 µs: a thread, a connection, building the statement, an object for each row.
-# SQLite needs 10 µs of it. So the queries that nearly every request makes, who is
-# asking and the list, are built once and run without a session. Use it in your own
-# routers only where you have measured that it helps.
-
 
 def create_database() -> None:
-    """Create missing tables and columns, and log how many accounts there are."""
-    open_database()
-    count = select(func.count()).select_from(User)
-    added, users = create_or_extend_tables(engine, count)
+    """Create missing tables and columns, and log how many accounts there are.
+
+    Raises StartRefused if that cannot be done, or a model cannot work.
+    """
+    check_fields(
+        User,
+        UserCreate,
+        UserPublic,
+        not_sent={"id", "is_admin", "hashed_password"},
+        not_stored={"password"},
+    )
+    open_all()
+    added = create_or_extend_tables()
+    with Session(engine.execution_options(begin="BEGIN")) as session:
+        users = session.exec(select(func.count()).select_from(User)).one()
     log.info("Database: %s, accounts: %s", DATABASE.name, users)
-    if IN_MEMORY:
-        log.info("In memory: each worker has its own accounts, until it ends.")
     if added:
         log.info("added %s", ", ".join(added))

@@ -1,44 +1,34 @@
-"""The app: its routers, error answers, middleware, startup and shutdown.
+"""The app: its routers, error answers, middleware, start and stop.
 
 `uvicorn main:app --reload` starts it while you write; `python main.py` on a server.
 """
 
-import gc
-import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
-from core import engine, errors, journal, middleware, openapi, queues, settings
-from database import create_database, read
+from accounts.refusals import HINTS, TAKEN
+from core import server
+from core.refusals import DatabaseUnavailable
+from core.web import errors, journal, middleware, openapi
+from database import create_database, get_session, read
 from models import User
 from routers import login_router, user_router
-
-SELECT_ANY_USER = select(User.id).limit(1)
-
-log = logging.getLogger("uvicorn.error")  # the one that uvicorn prints
 
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Run what is above yield before the first request, and the rest at the end."""
-    create_database()
-    log.info("To try the API, open /docs at the address that Uvicorn shows")
-    middleware.has_started.set()  # an earlier request is told why it fails
-    # Without this, Python would scan all loaded code for garbage again and again.
-    # Together with rarer scans, it makes reads 8 % faster.
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
-    with queues.ended_by_signals():  # at Ctrl-C, all waiting ends
+    with server.starting():
+        create_database()
+        openapi.check_routes(app, get_session, hidden="hashed_password")
+    with server.running(app):
         yield
-    engine.close()
 
 
 DESCRIPTION = """
@@ -46,7 +36,6 @@ Accounts with log-in. Begin with *Create User*: **Try it out**, **Execute**. The
 **Authorize**, with that email as `username` and its password, and try *Read User* with
 `me`.
 """
-
 
 # FastAPI, with a /docs that loads nothing from the internet.
 app = FastAPIOffline(
@@ -57,23 +46,31 @@ app = FastAPIOffline(
     redoc_url=None,
     lifespan=lifespan,
     routes=[openapi.DOCUMENT],
-    generate_unique_id_function=openapi.get_operation_id,
+    generate_unique_id_function=openapi.OperationIds(),
     swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": True},
 )
 app.include_router(user_router.router)
 app.include_router(login_router.router)
-errors.install(app)
+errors.install(app, TAKEN, HINTS)
 middleware.install(app)
 journal.install()
 
+SELECT_ANY_USER = select(User.id).limit(1)
 
-@app.get("/health", tags=["health"], responses=openapi.HEALTH)
+
+@app.get("/health", tags=["health"], responses=openapi.documented())
 async def health() -> dict[str, str]:
-    """Tell whether the table of accounts can be read."""
+    """Tell whether the table of accounts can be read: for who sends requests here."""
     try:
         await read(SELECT_ANY_USER)
     except SQLAlchemyError:
-        raise errors.DatabaseUnavailable from None
+        raise DatabaseUnavailable from None
+    return {"status": "ok"}
+
+
+@app.get("/live", tags=["health"])
+async def live() -> dict[str, str]:
+    """Tell that the server answers, whatever the database does: for who restarts it."""
     return {"status": "ok"}
 
 
@@ -84,16 +81,4 @@ async def root(request: Request) -> RedirectResponse:
 
 
 if __name__ == "__main__":
-    # uvicorn itself reads WEB_CONCURRENCY, the number of workers, and
-    # FORWARDED_ALLOW_IPS, the address of a proxy.
-    uvicorn.run(
-        "main:app",
-        host=os.environ.get("HOST") or "127.0.0.1",
-        port=settings.read_port(),
-        root_path=os.environ.get("ROOT_PATH", ""),  # a prefix that a proxy strips
-        # A proxy keeps a connection for 60 s. By default uvicorn closes it after 5 s,
-        # perhaps just as the proxy sends a request on it, which would then be a 502.
-        timeout_keep_alive=75,
-        # Docker kills what has not stopped after 10 s.
-        timeout_graceful_shutdown=8,
-    )
+    server.serve("main:app", create_database)

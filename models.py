@@ -1,41 +1,55 @@
 """The SQLModel classes. Each is a schema, and with table=True it is a table as well."""
 
-import unicodedata
 from datetime import UTC, datetime
+from typing import Annotated
 
-from pydantic import (
-    StrictBool,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, StrictBool
 from sqlmodel import Field, Index, SQLModel
 
-from core.audiences import all_optional, check_fields, without_rules
-from core.fields import (
-    fit_column,
-    fits_on_one_line,
-    is_blank,
-    normal_address,
-)
+from core.data.audiences import all_optional, without_rules
+from core.texts import is_storable, normal_address, not_blank, one_line
 
 MAX_NAME = 100  # characters
 MAX_ID = 2**31 - 1  # what the column of an id holds on PostgreSQL
 MAX_PASSWORD = 72  # bytes in UTF-8: bcrypt's limit
 
-# For /docs only: example values.
-NAME_EXAMPLE = {"examples": ["John Doe"]}
-PASSWORD_EXAMPLE = {"examples": ["secret"]}
-# Not EmailStr: that would keep an address's capital letters, and UserCreate does not.
-EMAIL_FORMAT = {
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# ---- Rules: each takes what was sent and returns what to keep, or raises. ----
+
+
+def clean_name(name: str) -> str:
+    name = one_line(name)
+    if len(name) > MAX_NAME:  # in this form a few letters are two characters
+        raise ValueError("A name has at most 100 characters")
+    return name
+
+
+def fits_bcrypt(password: str) -> str:
+    if not is_storable(password):
+        raise ValueError("Contains characters that no password can have")
+    if len(password.encode()) > MAX_PASSWORD:
+        raise ValueError("A password has at most 72 bytes in UTF-8 (bcrypt's limit)")
+    return password
+
+
+# A type with its rules, as in FastAPI's manual. "Before" runs ahead of pydantic's own
+# check of the type, "After" behind it.
+Name = Annotated[str, BeforeValidator(not_blank), AfterValidator(clean_name)]
+Email = Annotated[str, BeforeValidator(not_blank), AfterValidator(normal_address)]
+Password = Annotated[str, BeforeValidator(not_blank), AfterValidator(fits_bcrypt)]
+
+
+EMAIL_IN_DOCS = {
     "examples": ["john@example.com"],
     "json_schema_extra": {"format": "email"},
 }
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
+# ---- Accounts ----
 
 
 class UserBase(SQLModel):
@@ -47,8 +61,8 @@ class UserBase(SQLModel):
     # A field with an alias can be set by its own name, too.
     model_config = {"populate_by_name": True}
 
-    name: str = Field(schema_extra=NAME_EXAMPLE, max_length=MAX_NAME)
-    email: str = Field(unique=True, schema_extra=EMAIL_FORMAT)
+    name: Name = Field(max_length=MAX_NAME, schema_extra={"examples": ["John Doe"]})
+    email: Email = Field(unique=True, schema_extra=EMAIL_IN_DOCS)
 
 
 class User(UserBase, table=True):
@@ -69,9 +83,7 @@ class User(UserBase, table=True):
     hashed_password: str
 
 
-# Answers show old rows, even if they break a newer rule. So @without_rules turns this
-# class into a plain pydantic model without rules (core/audiences.py).
-@without_rules
+@without_rules  # answers show old rows, even if they break a newer rule
 class UserPublic(UserBase):
     """What every answer shows."""
 
@@ -87,81 +99,17 @@ class UserCreate(UserBase):
     model_config = {"extra": "forbid"}
 
     # A field that people write but nobody sees goes here and, as a column, into User.
-    password: str = Field(schema_extra=PASSWORD_EXAMPLE)
-
-    # A validator gets the value of a field and returns the value to keep, or raises.
-    # PydanticCustomError is like ValueError, with a type for the 422 ("blank" becomes a
-    # 400). "before" runs ahead of pydantic's own check of the type, "wrap" runs around
-    # it, and no mode means after it. "*" stands for every field.
-
-    @field_validator("name", "email", "password", mode="before")
-    @classmethod
-    def is_not_blank(cls, value: object) -> object:
-        if isinstance(value, str) and is_blank(value):
-            raise PydanticCustomError("blank", "All fields are required.")
-        return value
-
-    @field_validator("name")
-    @classmethod
-    def is_a_name(cls, name: str) -> str:
-        # NFC makes "é" one character, however it was typed.
-        name = unicodedata.normalize("NFC", name.strip())
-        if not fits_on_one_line(name):
-            raise PydanticCustomError(
-                "one_line",
-                "Must not contain line breaks, control or direction characters",
-            )
-        if len(name) > MAX_NAME:  # a few letters are two characters in this form
-            raise PydanticCustomError("too_long", "A name has at most 100 characters")
-        return name
-
-    @field_validator("email")
-    @classmethod
-    def is_an_address(cls, email: str) -> str:
-        address = normal_address(email)
-        if address is None:
-            raise PydanticCustomError(
-                "email", "An email address looks like name@example.com"
-            )
-        return address
-
-    @field_validator("password")
-    @classmethod
-    def fits_bcrypt(cls, password: str) -> str:
-        if len(password.encode()) > MAX_PASSWORD:
-            raise PydanticCustomError(
-                "too_long", "A password has at most 72 bytes in UTF-8 (bcrypt's limit)"
-            )
-        return password
-
-    # Keep this one last, so that it runs around all others. It refuses what the column
-    # cannot hold, a number too large or NUL, with a 422; the database would make it a
-    # 500. check_type(value) is pydantic's own check; info.field_name is the field.
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def fits_its_column(
-        cls,
-        value: object,
-        check_type: ValidatorFunctionWrapHandler,
-        info: ValidationInfo,
-    ) -> object:
-        return fit_column(value, check_type, User, info.field_name)
+    password: Password = Field(schema_extra={"examples": ["secret"]})
 
 
-# Every field may be left out, as if each had `= None` in SQLModel's HeroUpdate. But
-# null is refused where a field does not allow it (core/audiences.py).
-@all_optional
+@all_optional  # as if each field had `= None` in SQLModel's HeroUpdate
 class UserUpdate(UserCreate):
     """What people send to change an account."""
 
     model_config = {"json_schema_extra": {"examples": [{"name": "John"}]}}
 
-    current_password: str  # may be left out, like all fields here
+    current_password: str
     is_admin: StrictBool  # true or false, but not 1 or "yes"
-
-
-# Stops the startup if one of them has a field that User lacks.
-check_fields(User, UserCreate, UserUpdate, UserPublic)
 
 
 class Token(SQLModel, table=True):
@@ -178,13 +126,3 @@ class TokenPublic(SQLModel):
     access_token: str
     token_type: str = "bearer"
     expires_in: int  # seconds, as in RFC 6749, section 5.1
-
-
-class WrongPassword(SQLModel, table=True):
-    """A wrong password, kept for a minute to slow down guessing."""
-
-    id: int | None = Field(default=None, primary_key=True)
-    # Digests, so that nobody can read here who tried to log in, and from where.
-    account: str = Field(index=True)  # of an email and a client's address, or of an id
-    address: str = Field(index=True)  # of a client's address
-    expires_at: datetime = Field(index=True)

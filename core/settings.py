@@ -1,102 +1,139 @@
-"""The settings: read from the environment and checked once, when the app is imported.
+"""The settings, read from the environment when this is imported.
 
-It promises a value for each, and `exit_with` for code that finds that the server cannot
-start. Nothing else needs you to read this.
+An import ends no process: a value that makes no sense is remembered until the start
+asks `check`. Until then, its default stands in for it.
 """
 
 import os
 import re
-import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote
 
-from core.database_url import MAX_PORT, Database, WrongURL, read_database_url
-from core.workers import fail_parent
+from core.start import StartRefused
 
+EXAMPLES = (
+    "sqlite:///app.db, sqlite:////srv/app.db or postgresql://user:password@host/name"
+)
+IN_SQLITE = (
+    f"write it like {EXAMPLES}. For SQLite it may have ?timeout= in seconds, up to 60,"
+    " and ?mode=ro, rw or rwc"
+)
+IN_POSTGRESQL = (
+    f"libpq cannot read it. Write it like {EXAMPLES}, with no parameters but those of"
+    " libpq. In a user or a password, write % as %25, / as %2F, ? as %3F, & as %26,"
+    " @ as %40 and a space as %20"
+)
 # Any port of this machine: where a front end runs while it is being written.
 LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1)(:\d+)?"
-# What a browser sends as Origin: a scheme, a host in lower case and a port, or "null"
-# for a page opened as a file (html.spec.whatwg.org/multipage/browsers.html).
-HOST = r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:]+\]"
+# What a browser sends as Origin: a scheme, a host in lower case and a port that is not
+# the scheme's own; or "null" for a page opened as a file
+# (html.spec.whatwg.org/multipage/browsers.html).
 ORIGIN = re.compile(
-    rf"(?P<scheme>[a-z][a-z0-9+.-]*)://({HOST})(:(?P<port>[1-9]\d{{0,4}}))?"
+    r"\*|null|(?!http://.*:80$|https://.*:443$)"
+    r"[a-z][a-z0-9+.-]*://([a-z0-9][a-z0-9._-]*|\[[0-9a-f:]+\])(:[1-9]\d{0,4})?"
 )
-USUAL_PORTS = {"http": "80", "https": "443"}  # browsers leave them out
-# Each of five kinds of work needs a connection (core/engine.py).
-POOL_SIZES = [str(size) for size in range(5, 1001)]
-ROUNDS = [str(rounds) for rounds in range(4, 32)]  # what bcrypt accepts
-START_FAILED = 3  # this exit code tells uvicorn not to try again
+
+mistakes: list[str] = []
 
 
-def exit_with(reason: str) -> NoReturn:
-    """Stop the startup, with a reason instead of a traceback."""
-    print(reason, file=sys.stderr, flush=True)  # noqa: T201 # there is no log yet
-    sys.tracebacklimit = 0
-    fail_parent(START_FAILED)
-    raise SystemExit(START_FAILED) from None
+def check() -> None:
+    """Raise StartRefused if a setting makes no sense."""
+    if mistakes:
+        raise StartRefused(mistakes[0])
 
 
-def read_database() -> Database:
+class Database(NamedTuple):
+    """Where the data is."""
+
+    name: str  # for people: without a password
+    is_sqlite: bool
+    file: Path | None  # SQLite's; None in memory
+    parameters: dict[str, str]  # SQLite: mode and timeout; PostgreSQL: libpq's
+
+
+def read_database(text: str) -> Database:
+    """Read DATABASE_URL as hosting providers write it; raises ValueError."""
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() in {"sqlite", "sqlite+pysqlite"}:
+        return read_sqlite(rest)
+    if scheme.lower() in {"postgres", "postgresql", "postgresql+psycopg"}:
+        return read_postgresql(rest)
+    raise ValueError(f"write it like {EXAMPLES}")
+
+
+def read_sqlite(rest: str) -> Database:
+    path, _, query = rest.partition("?")
+    path = unquote(path, errors="surrogateescape")
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    is_in_memory = path in {"", "/", "/:memory:"}
+    is_right = (
+        (path == "" or path.startswith("/"))
+        and parameters.keys() <= {"timeout", "mode"}
+        and not (is_in_memory and "mode" in parameters)
+        and parameters.get("mode", "rwc") in {"ro", "rw", "rwc"}  # sqlite.org/uri.html
+        and re.fullmatch(r"(60|[0-5]?\d)(\.\d+)?", parameters.get("timeout", "0"))
+    )
+    if not is_right:
+        raise ValueError(IN_SQLITE)
+    if is_in_memory:
+        return Database("sqlite://", True, None, parameters)
+    # Absolute: it stays the same file if the working directory changes.
+    file = Path(path.removeprefix("/")).absolute()
+    return Database(f"sqlite://{path}", True, file, parameters)
+
+
+def read_postgresql(rest: str) -> Database:
+    """Let libpq read it, so that whatever psql takes is taken."""
+    try:
+        from psycopg import ProgrammingError, conninfo
+    except ImportError:
+        raise ValueError("PostgreSQL needs: pip install 'psycopg[binary]'") from None
+    try:
+        found = conninfo.conninfo_to_dict(f"postgresql://{rest}")
+    except ProgrammingError:  # whose text may hold the password
+        raise ValueError(IN_POSTGRESQL) from None
+    parameters = {name: str(value) for name, value in found.items()}
+    place = f"{parameters.get('host', '')}/{parameters.get('dbname', '')}"
+    # An @ there is a part of a password that was not written as %40.
+    if "@" in place or re.search(r"\s", rest):
+        raise ValueError(IN_POSTGRESQL)
+    # psql would read it, too, when the URL has none.
+    parameters.setdefault("options", os.environ.get("PGOPTIONS", ""))
+    return Database(f"postgresql://{place}", False, None, parameters)
+
+
+def read_url() -> Database:
     text = os.environ.get("DATABASE_URL", "").strip() or "sqlite:///app.db"
     try:
-        return read_database_url(text)
-    except WrongURL as error:
-        exit_with(f"DATABASE_URL: {error}")
+        return read_database(text)
+    except ValueError as error:
+        mistakes.append(f"DATABASE_URL: {error}")
+        return read_sqlite("")  # in memory, where what does not `check` does no harm
 
 
-def read_pool_size() -> int | None:
-    """Return how many connections to PostgreSQL a worker may open, if that is set."""
-    text = os.environ.get("DATABASE_POOL_SIZE", "").strip()
-    if not text:
-        return None
-    if text not in POOL_SIZES:
-        exit_with(
-            "DATABASE_POOL_SIZE, the connections that each worker may open, must be a"
-            f" whole number from 5 to 1000, not {text[:80]!r}"
-        )
-    return int(text)
+def read_number(name: str, default: int, least: int, most: int) -> int:
+    text = os.environ.get(name, "").strip() or str(default)
+    if re.fullmatch("[0-9]{1,5}", text) and least <= int(text) <= most:
+        return int(text)
+    mistakes.append(
+        f"{name} must be a whole number from {least} to {most}, not {text[:80]!r}"
+    )
+    return default
 
 
-def read_bcrypt_rounds() -> int:
-    text = os.environ.get("BCRYPT_ROUNDS") or "12"
-    if text not in ROUNDS:
-        exit_with(f"BCRYPT_ROUNDS must be a whole number from 4 to 31, not {text!r}")
-    return int(text)
-
-
-def read_cors_origins() -> list[str]:
+def read_origins() -> list[str]:
     """Return the origins that a browser may call from."""
-    text = os.environ.get("CORS_ORIGINS", "")
-    origins = []
-    for origin in text.split(","):
-        if origin.strip():
-            origins.append(origin.strip())
+    parts = os.environ.get("CORS_ORIGINS", "").split(",")
+    origins = [part.strip() for part in parts if part.strip()]
     for origin in origins:
-        if origin not in {"*", "null"} and not is_origin(origin):
-            exit_with(
+        if not ORIGIN.fullmatch(origin):
+            mistakes.append(
                 "CORS_ORIGINS must be origins as a browser sends them, like"
                 " https://example.com or http://localhost:5173, separated by commas,"
                 f" not {origin[:80]!r}"
             )
     return origins
-
-
-def is_origin(text: str) -> bool:
-    """Tell whether a browser can send this text as the origin of a page."""
-    found = ORIGIN.fullmatch(text)
-    if found is None:
-        return False
-    port = found["port"]
-    return port is None or (
-        port != USUAL_PORTS.get(found["scheme"]) and int(port) <= MAX_PORT
-    )
-
-
-def read_port() -> int:
-    """Return the port for `python main.py`; hosting providers set it."""
-    text = os.environ.get("PORT") or "8000"
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > MAX_PORT:
-        exit_with(f"PORT must be a whole number up to {MAX_PORT}, not {text[:80]!r}")
-    return int(text)
 
 
 def may_call(origin: str) -> bool:
@@ -106,11 +143,13 @@ def may_call(origin: str) -> bool:
     return origin in CORS_ORIGINS or "*" in CORS_ORIGINS
 
 
-DATABASE = read_database()
+DATABASE = read_url()
 SQLITE = DATABASE.is_sqlite
-POOL_SIZE = read_pool_size()
-BCRYPT_ROUNDS = read_bcrypt_rounds()
-CORS_ORIGINS = read_cors_origins()
+# On PostgreSQL, each of four kinds of work needs a connection (core/data/sessions.py).
+POOL_SIZE = read_number("DATABASE_POOL_SIZE", 20, 5, 1000)
+BCRYPT_ROUNDS = read_number("BCRYPT_ROUNDS", 12, 4, 31)  # what bcrypt takes
+PORT = read_number("PORT", 8000, 0, 65_535)  # hosting providers set it
+CORS_ORIGINS = read_origins()
 CORS_ORIGIN_REGEX = None
 if "CORS_ORIGINS" not in os.environ:
     CORS_ORIGIN_REGEX = LOCAL_ORIGINS

@@ -1,18 +1,19 @@
 """Who is asking, and about whose account: what routers take as parameters."""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Path
-from fastapi.security import OAuth2PasswordBearer
+from fastapi import Depends, Path, Request
+from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
-from sqlmodel import Session
 
-from core import errors
-from core.security import Access, find_access
-from models import MAX_ID, Token, User, UserPublic, now
+from accounts.passwords import hash_password
+from accounts.permits import Access, Permit, find_access
+from accounts.refusals import AdministratorsOnly, WrongLogin
+from accounts.throttle import Proof, prove_by_email
+from models import MAX_ID, UserCreate, UserPublic, UserUpdate
 
 # auto_error=False: find_access has its own 401, which says how to log in.
 oauth2_scheme = OAuth2PasswordBearer(
@@ -27,21 +28,30 @@ async def get_current_user(token: BearerToken) -> UserPublic:
     return access.user
 
 
-async def get_current_admin(token: BearerToken) -> UserPublic:
+# The account as answers show it. The row itself, with what belongs to it (say,
+# `.notes`), is session.get_one(User, user.id).
+CurrentUser = Annotated[UserPublic, Depends(get_current_user)]
+
+
+async def get_current_admin(user: CurrentUser) -> UserPublic:
     """Return the administrator whose token it is; raises 401 and 403."""
-    user = await get_current_user(token)
     if not user.is_admin:
-        raise errors.AdministratorsOnly
+        raise AdministratorsOnly
     return user
 
 
+CurrentAdmin = Annotated[UserPublic, Depends(get_current_admin)]
+
+
+# ---- The account in the path ----
+
+
 def is_id_or_me(user_id: str) -> str:
-    """Check what stands for an account in a path: 1 to 2147483647, or me."""
     if user_id == "me":
         return user_id
     if re.fullmatch("[1-9][0-9]{0,9}", user_id) and int(user_id) <= MAX_ID:
         return user_id
-    raise PydanticCustomError("user_id", "An id, or me")
+    raise ValueError("An id, or me")
 
 
 # What /docs shows: it cannot look inside a function that checks.
@@ -69,31 +79,50 @@ async def get_access(token: BearerToken, user_id: UserId) -> Access:
     return await find_access(token, int(user_id))
 
 
-# The account as answers show it. The row itself, with what belongs to it (say,
-# `.notes`), is session.get_one(User, user.id).
-CurrentUser = Annotated[UserPublic, Depends(get_current_user)]
-CurrentAdmin = Annotated[UserPublic, Depends(get_current_admin)]
 AccessDep = Annotated[Access, Depends(get_access)]
 
 
-def lock_users(session: Session, access: Access) -> tuple[User, User]:
-    """Read the asker and the account again, to change it in this transaction.
+async def get_delete_permit(
+    access: AccessDep, request: Request
+) -> AsyncIterator[Permit]:
+    """Say what allows a deletion. What comes after `yield` runs when it has worked."""
+    permit = Permit(access, {})
+    yield permit
+    permit.note(request)
 
-    What allowed the change may have ended while a password was hashed, so it is checked
-    again here, where nobody else can change it; raises 401, 403 and 404.
-    """
-    # Lock both rows until the commit, always in the order of their ids, or two
-    # administrators could wait for each other. SQLite's session has a lock already.
-    users: dict[int, User | None] = {}
-    for user_id in sorted({access.asker_id, access.user.id}):
-        users[user_id] = session.get(User, user_id, with_for_update=True)
-    asker = users[access.asker_id]
-    token = session.get(Token, access.hashed_token, with_for_update={"read": True})
-    if asker is None or token is None or token.expires_at <= now():
-        raise errors.DeadToken
-    if not access.is_own and not asker.is_admin:
-        raise errors.AdministratorsOnly
-    user = users[access.user.id]
-    if user is None:
-        raise errors.UserNotFound
-    return asker, user
+
+async def get_update_permit(
+    access: AccessDep, user: UserUpdate, request: Request
+) -> AsyncIterator[Permit]:
+    """Check and hash passwords, which is slow, before there is a session."""
+    permit = Permit(access, user.model_dump(exclude_unset=True))
+    await permit.ask(request)
+    yield permit
+    permit.note(request)
+
+
+DeletePermit = Annotated[Permit, Depends(get_delete_permit, scope="function")]
+UpdatePermit = Annotated[Permit, Depends(get_update_permit, scope="function")]
+
+
+# ---- Passwords, hashed before there is a session: that takes 0.2 s ----
+
+
+async def get_hashed_password(user: UserCreate, request: Request) -> str:
+    """Hash the password of a sign-up; raises 429 and 503."""
+    return await hash_password(user.password, request)
+
+
+HashedPassword = Annotated[str, Depends(get_hashed_password)]
+LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
+
+
+async def get_login_proof(form: LoginForm, request: Request) -> Proof:
+    """Check the password of a log-in; raises 401, 429 and 503."""
+    proof = await prove_by_email(form.username, form.password, request)
+    if proof is None:
+        raise WrongLogin
+    return proof
+
+
+LoginProof = Annotated[Proof, Depends(get_login_proof)]

@@ -1,16 +1,15 @@
 """What happens to each request before its route, and to each answer after it.
 
-It promises: each path begins with the prefix (`root_path`), if there is one; a slash at
-the end of a path means nothing; HEAD is GET without the body; a body over 64 KiB is
-413, and headers over 16 KiB are 431; a form is UTF-8; every answer has the headers that
-keep it safe. Nothing else needs you to read this.
+A slash at the end of a path means nothing; HEAD is GET without the body; a body over
+64 KiB is 413, and headers over 16 KiB are 431; every answer has the headers that keep
+it safe; a page may call from the origins in the settings.
 """
 
-import logging
 import re
-import threading
+from functools import cache
 
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -18,60 +17,52 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core import errors
+from core import refusals
 from core.settings import CORS_ORIGIN_REGEX, CORS_ORIGINS
+from core.start import log
 
-log = logging.getLogger("uvicorn.error")
 MAX_BODY = 64 * 1024  # bytes
 MAX_HEADERS = 16 * 1024  # bytes, as in Node: a Content-Type of 5 MB takes 7 s to parse
-
-# Set by main.py's lifespan. Starlette does not run the lifespan of an app that is
-# mounted in another one, and TestClient runs it only in `with`.
-has_started = threading.Event()
+# Starlette decodes a form with any codec that it names: 64 KiB of punycode take 1 s.
+OTHER_CHARSET = re.compile(rb'multipart.*charset\s*=(?!\s*"?utf-?8\b)', re.IGNORECASE)
 NOT_STARTED = (
     "The API was not started, so it may lack tables. If it is mounted in another app,"
     " write there: app = FastAPI(lifespan=main.lifespan). In a test, write:"
     " with TestClient(app) as client."
 )
 
-HeaderList = list[tuple[bytes, bytes]]
 
-
-def is_route(scope: Scope, path: str, *, or_mount: bool = False) -> bool:
-    """Tell whether a path leads to a route, or into a mounted site."""
+def is_route(scope: Scope, path: str) -> bool:
     wanted = {**scope, "path": path}
     for route in scope["app"].routes:
         # A mount at / takes any path.
-        if isinstance(route, Mount) and not (or_mount and route.path):
-            continue
-        if route.matches(wanted)[0] is not Match.NONE:
+        if not isinstance(route, Mount) and route.matches(wanted)[0] is not Match.NONE:
+            return True
+    return False
+
+
+@cache
+def has_slashes(app: FastAPI) -> bool:
+    """Tell whether some routes end with a slash; most apps have none."""
+    for context in iter_route_contexts(app.routes):
+        if context.path and context.path.endswith("/") and context.path != "/":
             return True
     return False
 
 
 def clean_path(scope: Scope) -> None:
-    """Make the path begin with the prefix, once, and end without a slash.
-
-    `uvicorn --root-path /v1` puts /v1 before each path, since a proxy is expected to
-    cut it off. One that does not sends /v1/v1/api/users.
-    """
-    prefix = scope.get("root_path", "")
-    path = scope["path"].removeprefix(prefix)  # as the routes know it
-    if prefix:
-        prefix = ("/" + prefix.strip("/")).rstrip("/")
-        scope["root_path"] = prefix
-        if f"{path}/".startswith(f"{prefix}/"):
-            if not is_route(scope, prefix + path.rstrip("/"), or_mount=True):
-                path = path.removeprefix(prefix)
+    """Add or remove a slash at the end where the routes want it so."""
+    path = other = scope["path"]
     if path.endswith("/"):
-        shorter = path.rstrip("/") or "/"
-        if is_route(scope, prefix + shorter):
-            path = shorter
-    scope["path"] = prefix + (path or "/")
+        other = path.rstrip("/") or "/"
+    elif has_slashes(scope["app"]) and not is_route(scope, path):
+        other = f"{path}/"
+    if other != path and is_route(scope, other):
+        scope["path"] = other
 
 
 class PathAndHeadersMiddleware:
-    """Keep the prefix, ignore a slash at the end, answer HEAD, add safe headers."""
+    """Ignore a slash at the end of a path, answer HEAD, add safe headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -80,23 +71,23 @@ class PathAndHeadersMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if not has_started.is_set():
+        if not getattr(scope["app"].state, "is_started", False):
             raise RuntimeError(NOT_STARTED)
         clean_path(scope)
-        path = scope["path"]
-        prefix = scope.get("root_path", "")
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         is_head = scope["method"] == "HEAD"
         if is_head:
             scope = {**scope, "method": "GET"}  # the server must still see HEAD
 
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message["headers"]
+                headers = list(message.get("headers", ()))
                 headers.append((b"x-content-type-options", b"nosniff"))
-                if path.startswith((f"{prefix}/api", "/api")):
+                if path.startswith("/api"):
                     headers.append((b"cache-control", b"no-store"))
-                if path.startswith(f"{prefix}/docs"):
+                if path.startswith("/docs"):
                     headers.append((b"x-frame-options", b"DENY"))
+                message["headers"] = headers
             elif is_head:
                 message["body"] = b""
             await send(message)
@@ -104,35 +95,22 @@ class PathAndHeadersMiddleware:
         await self.app(scope, receive, send_safely)
 
 
-def find_excess(scope: Scope) -> type[errors.Refusal] | None:
-    """Find what in a request is too large, before anything looks into it."""
+def find_excess(scope: Scope) -> type[refusals.Refusal] | None:
+    """Find what in a request is too large or costly, before anything looks into it."""
     size = 0
     for name, value in scope["headers"]:
         size += len(name) + len(value)
-        if name == b"content-length" and int(value) > MAX_BODY:
-            return errors.BodyTooLarge
-    if size > MAX_HEADERS:
-        return errors.HeadersTooLarge
-    return None
-
-
-def without_charset(headers: HeaderList) -> HeaderList:
-    """Hide the charset that a multipart form names: it is UTF-8, as browsers send it.
-
-    Starlette would decode it with any codec of Python's: 64 KiB of punycode take 1 s.
-    """
-    kept = []
-    for name, value in headers:
-        if name == b"content-type" and b"multipart" in value.lower():
-            form = re.sub(rb";\s*charset", b"; ignored", value, flags=re.IGNORECASE)
-            kept.append((name, form))
-        else:
-            kept.append((name, value))
-    return kept
+        if name == b"content-length":
+            digits = value.lstrip(b"0")  # int() refuses more than 4,300 of them
+            if len(digits) > len(str(MAX_BODY)) or int(digits or b"0") > MAX_BODY:
+                return refusals.BodyTooLarge
+        if name == b"content-type" and OTHER_CHARSET.match(value):
+            return refusals.NotAForm
+    return refusals.HeadersTooLarge if size > MAX_HEADERS else None
 
 
 class LimitsMiddleware(RequestBodyLimitMiddleware):
-    """Starlette's body limit, answered as JSON, and limits for other costly input."""
+    """Starlette's body limit, and limits for other costly input."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(app, MAX_BODY)
@@ -140,18 +118,13 @@ class LimitsMiddleware(RequestBodyLimitMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            return
-        excess = find_excess(scope)
-        if excess is not None:
-            response = errors.answer(excess.status, excess.text)
+        elif excess := find_excess(scope):
+            response = JSONResponse({"detail": excess.text}, excess.status)
             await response(scope, receive, send)
-            return
-        if scope["method"] == "GET":  # no route reads its body
+        elif scope["method"] == "GET":  # no route reads its body
             await self.app(scope, receive, send)
-            return
-        # Not a copy of the scope: tools/tour/ reads the route from it afterwards.
-        scope["headers"] = without_charset(scope["headers"])
-        await super().__call__(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 class BrowserMiddleware(CORSMiddleware):
@@ -163,8 +136,8 @@ class BrowserMiddleware(CORSMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and b"origin" not in dict(scope["headers"]):
             await self.app(scope, receive, send)
-            return
-        await super().__call__(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer what a browser asks first; a refusal names the setting."""

@@ -1,0 +1,251 @@
+"""SQLite: one file, or a database in memory. Loaded only when it is in use.
+
+A transaction that may write begins with the write lock. A file that is replaced while
+the server runs is left alone, and so is the new one. After `close` the file is the only
+one, and holds everything.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    ExceptionContext,
+    QueuePool,
+    event,
+    func,
+)
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlmodel import create_engine
+
+from core.data.kinds import ENGINE_OPTIONS, Broken, Share, first_line
+from core.refusals import DatabaseUnavailable
+from core.settings import DATABASE
+from core.start import StartRefused, keep_trying, log
+
+# One writes at a time, and more threads than cores only wait for each other: 4 sessions
+# that read give 0.85 of the answers that 2 give. Reads of a file need no thread at all.
+SHARE = Share(writers=2, readers=2, reads=10, scans=2)
+FILE = DATABASE.file
+READS_ON_LOOP = FILE is not None  # in memory they may have to wait for a writer
+MODE = DATABASE.parameters.get("mode", "rwc")
+READ_ONLY = MODE == "ro"
+LOCK_TIMEOUT = float(DATABASE.parameters.get("timeout", 4))  # seconds
+MAX_WAL = 8 * 1024 * 1024  # bytes; without long reads it grows to about 4 MiB
+
+FileId = tuple[int, int] | None
+
+
+class Opened:
+    """The file that was there at the start."""
+
+    id: FileId = None
+    is_told = False  # that it is there no longer
+    memory: sqlite3.Connection | None = None  # which ends with its last connection
+
+
+def file_id() -> FileId:
+    """Tell which file is at the path now; None if there is none, or none is used."""
+    if FILE is None:
+        return None
+    try:
+        # os.stat, not Path.stat: it is half the price, and every request pays it.
+        found = os.stat(FILE)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check() -> None:
+    """Raise 503 if another file is at the path now.
+
+    Nothing is opened there: SQLite would write the old file's -wal into the new one.
+    """
+    if Opened.id is None or file_id() == Opened.id:
+        return
+    if not Opened.is_told:
+        Opened.is_told = True
+        log.error("%s was replaced or removed: start the server again", FILE)
+    raise DatabaseUnavailable(
+        "The database file was replaced or removed. The server must be started again."
+    )
+
+
+def lower(text: str | None) -> str | None:
+    return text and str(text).lower()
+
+
+def connect() -> sqlite3.Connection:
+    check()
+    uri = "file:/users?vfs=memdb"  # a database in memory that all connections share
+    if FILE is not None:
+        # Not rwc: a file that was moved away must not come back empty.
+        uri = f"{FILE.as_uri()}?mode={'ro' if READ_ONLY else 'rw'}"
+    connection = sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=LOCK_TIMEOUT,
+        isolation_level=None,  # transactions begin in `begin`, below
+        check_same_thread=False,
+    )
+    if not READ_ONLY:  # readers and a writer at once
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A -wal that has grown during a long read shrinks again.
+        connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL}")
+    connection.execute("PRAGMA synchronous = FULL")  # what was answered is on disk
+    connection.execute("PRAGMA foreign_keys = ON")
+    # SQLite's own lower() knows only A to Z.
+    connection.create_function("lower", 1, lower, deterministic=True)
+    return connection
+
+
+def begin(connection: Connection) -> None:
+    """Take the write lock first: when a reader starts to write, it may be taken."""
+    statement = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
+    if statement:
+        connection.exec_driver_sql(statement)
+
+
+def end_transaction(context: ExceptionContext) -> None:
+    """Roll back when a COMMIT fails, or the connection would keep the lock."""
+    if context.statement is None and context.connection is not None:
+        with contextlib.suppress(sqlite3.Error):
+            context.connection.connection.rollback()
+
+
+def make_engine() -> Engine:
+    engine = create_engine(
+        "sqlite://",
+        # A URL would be decoded on its way: the folder C# would become another.
+        creator=connect,
+        poolclass=QueuePool,
+        max_overflow=-1,  # no limit: the lines have theirs
+        **ENGINE_OPTIONS,
+    )
+    event.listen(engine, "begin", begin)
+    event.listen(engine, "handle_error", end_transaction)
+    event.listen(engine, "checkout", lambda *_: check())
+    return engine
+
+
+def limit(connection: Connection, seconds: float) -> None:
+    """End the queries of this connection after so many seconds."""
+    driver: Any = connection.connection.dbapi_connection
+    connection.detach()  # it is closed, not used again
+    end = time.monotonic() + seconds
+    driver.set_progress_handler(lambda: time.monotonic() > end, 100_000)
+
+
+# ---- Start and stop ----
+
+
+def open_database(_engine: Engine) -> None:
+    """Make the file if there is none. Only its owner can read it."""
+    if FILE is None:
+        Opened.memory = Opened.memory or connect()
+        log.info("In memory: each worker has its own accounts, until it ends")
+        return
+    try:
+        if FILE.is_dir():
+            raise IsADirectoryError("a folder, not a file")
+        if not FILE.parent.is_dir():
+            raise NotADirectoryError(f"there is no folder {str(FILE.parent)!r}")
+        if MODE == "rwc":
+            FILE.touch(mode=0o600)
+        elif not FILE.exists():
+            raise FileNotFoundError(
+                f"there is no such file, and mode={MODE} makes none"
+            )
+    except OSError as error:
+        reason = f"DATABASE_URL: {DATABASE.name!r} cannot be opened: {error}"
+        raise StartRefused(reason) from None
+    Opened.id = file_id()
+    Opened.is_told = False
+    # Its companions, too: a copy that was put here may have brought them.
+    for ending in ("", "-wal", "-shm"):
+        # Somebody else's file, shared with us, stays as it is.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if not READ_ONLY:
+                FILE.with_name(FILE.name + ending).chmod(0o600)
+
+
+@contextlib.contextmanager
+def alone(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction that other starts wait for, as it waits for theirs."""
+    if READ_ONLY:  # there is no write lock to take
+        engine = engine.execution_options(begin="BEGIN")
+    with engine.connect() as connection:
+
+        def lock() -> str:
+            try:
+                connection.begin()
+            except OperationalError as error:
+                return f"{first_line(error)}, by another start or another program"
+            return ""
+
+        keep_trying(lock, f"DATABASE_URL: {DATABASE.name!r} cannot be opened")
+        yield connection
+        connection.commit()
+
+
+def close() -> None:
+    """Fold -wal into the file; the last one of all workers removes it."""
+    if FILE is None or READ_ONLY:
+        return
+    wal = FILE.with_name(FILE.name + "-wal")
+    for _ in range(20):  # workers that close at the same moment leave it to each other
+        if file_id() != Opened.id or not wal.exists():
+            break
+        time.sleep(0.05)
+        with contextlib.suppress(sqlite3.Error):
+            connect().close()
+
+
+# ---- Errors ----
+
+# sqlite.org/rescode.html: what passes by itself, or when somebody mends it.
+PASSING = {
+    sqlite3.SQLITE_BUSY: "The database is locked by another program.",
+    sqlite3.SQLITE_LOCKED: "The database is locked.",
+    sqlite3.SQLITE_READONLY: "The database is read-only.",
+    sqlite3.SQLITE_FULL: "The database is full, or its disk is.",
+    sqlite3.SQLITE_NOMEM: "The database has no memory left.",
+    sqlite3.SQLITE_IOERR: "The disk of the database does not work.",
+    sqlite3.SQLITE_CANTOPEN: "The database file cannot be opened.",
+    sqlite3.SQLITE_NOTADB: "The database file is not a database.",
+}
+
+
+def why_not_now(error: DBAPIError) -> str | None:
+    """Say why the same request may succeed later, or return None if it will not."""
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    return PASSING.get(code & 0xFF)  # the higher bits only add detail
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Tell whether whoever waits to write would wait in vain, too."""
+    return why_not_now(error) == PASSING[sqlite3.SQLITE_BUSY]
+
+
+def is_unfit(_error: DBAPIError) -> bool:
+    """PostgreSQL tells here whether it refused a value; SQLite takes nearly all."""
+    return False
+
+
+def find_broken(error: DBAPIError) -> Broken:
+    """Say what collided, from "UNIQUE constraint failed: user.email" and the like."""
+    rule, _, names = str(error.orig).partition(" constraint failed")
+    names = names.removeprefix(": ")
+    table = names.partition(".")[0]
+    return Broken(rule, table, names.replace(f"{table}.", ""))
+
+
+def in_lower_case(column: Any, _q: str) -> ColumnElement[str]:
+    """Build lower(column), which is `lower` above."""
+    return func.lower(column)
