@@ -9,11 +9,12 @@ import getpass
 from pydantic import ValidationError
 from sqlmodel import Session, col, delete, select
 
-from core.engine import engine
-from core.fields import normal_address
-from core.journal import printable
-from core.security import make_hash
+from accounts.passwords import make_hash
+from core.data.sessions import engine
 from core.settings import DATABASE
+from core.start import StartRefused
+from core.texts import normal_address
+from core.web.journal import printable
 from database import create_database
 from models import Token, User, UserUpdate
 
@@ -30,16 +31,17 @@ def ask_password() -> str:
     try:
         UserUpdate.model_validate({"password": password})
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        reason = error.errors()[0]["ctx"]["error"]  # without "Value error, "
         raise SystemExit(f"{reason}\nNothing was changed: try again.") from None
     return make_hash(password)
 
 
 def find_user(session: Session, text: str) -> User:
     """Find the account that logs in with an address."""
-    email = normal_address(text)
-    if email is None:
-        raise SystemExit(f"{text!r} is not an email address like name@example.com.")
+    try:
+        email = normal_address(text)
+    except ValueError as error:
+        raise SystemExit(f"{text!r}: {error}.") from None
     statement = select(User).where(User.email == email).with_for_update()
     user = session.exec(statement).first()
     if user is None:
@@ -77,4 +79,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StartRefused as refusal:
+        raise SystemExit(str(refusal)) from None

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from core.start import StartRefused
 from tools.data import backup, fake, people, reset
 
 
@@ -44,4 +45,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StartRefused as refusal:
+        raise SystemExit(str(refusal)) from None

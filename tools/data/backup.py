@@ -7,24 +7,25 @@ from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import URL
-from sqlmodel import create_engine, func, select
+from sqlmodel import create_engine
 
-from core.engine import FILE, ON_LOOP, connect_sqlite, open_database
-from core.schema import create_or_extend_tables
+from core.data.sessions import database, open_all
+from core.data.tables import follow_models
 from core.settings import DATABASE
 from database import create_database
 from main import app  # noqa: F401 # it knows the tables of every router
-from models import User
 from tools.data.ask import accounts, ask, create_new
 
 
 def save(file: Path) -> None:
     """Write the whole database, as it is at this moment, into a new file."""
     check_kind("pg_dump --format=custom --file=FILE URL")
-    if not FILE.exists():
+    if DATABASE.file and DATABASE.file.exists():
+        open_all()  # its tables may differ from models.py: then a copy is needed most
+    else:
         create_database()
     create_new(file)
-    with closing(connect_sqlite()) as connection:
+    with closing(database.connect()) as connection:
         # A consistent copy; writers need not wait for it (sqlite.org/lang_vacuum).
         connection.execute("VACUUM INTO ?", (str(file),))
     print(f"{accounts(count_accounts(file))} in {file}.")
@@ -34,22 +35,23 @@ def restore(file: Path, *, agreed: bool) -> None:
     """Replace what the database holds with what a file holds."""
     check_kind("pg_restore --clean --dbname=URL FILE")
     saved = count_accounts(file)
-    open_database()
+    open_all()
     ask(f"Replace all of {DATABASE.name} with {accounts(saved)} from {file}?", agreed)
     with tempfile.TemporaryDirectory() as folder:
         # What the models have gained since then is added to a copy. If they differ in
         # any other way, it ends here, and the database is as it was.
         copy = Path(shutil.copy(file, folder))
         engine = create_engine(URL.create("sqlite", database=str(copy)))
-        create_or_extend_tables(engine, select(func.count()).select_from(User))
+        with engine.begin() as connection:
+            follow_models(connection)
         engine.dispose()
-        with closing(open_file(copy)) as source, closing(connect_sqlite()) as target:
+        with closing(open_file(copy)) as source, closing(database.connect()) as target:
             source.backup(target)  # in one transaction, which servers wait for
     print(f"{accounts(saved)} in {DATABASE.name}.")
 
 
 def check_kind(command: str) -> None:
-    if not ON_LOOP:
+    if DATABASE.file is None:
         raise SystemExit(
             f"{DATABASE.name} is not a file. PostgreSQL has a tool for this: {command}"
         )

@@ -15,7 +15,7 @@ from rich.progress import track
 from sqlalchemy import inspect
 from sqlmodel import Session, func, insert, select
 
-from core.engine import engine
+from core.data.sessions import engine
 from database import create_database
 from models import User, UserBase, UserCreate
 from tools.data.ask import accounts

@@ -12,12 +12,13 @@ from rich.progress import track
 from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import JSON, Session, col, select
-from starlette.exceptions import HTTPException
 
-from core.engine import engine
-from core.errors import conflict
-from core.security import make_hash
+from accounts.passwords import make_hash
+from core.data.columns import Misfit
+from core.data.sessions import engine
+from core.web.errors import find_conflict
 from database import create_database
+from main import app  # noqa: F401 # it knows what is taken, and every table
 from models import User, UserCreate, UserPublic
 from tools.data.ask import accounts, create_new
 
@@ -98,7 +99,9 @@ def describe(error: ValidationError) -> str:
     texts = []
     for mistake in error.errors():
         field = ".".join(str(part) for part in mistake["loc"] or ["line"])
-        texts.append(f"{field}: {mistake['msg']}")
+        # Without pydantic's "Value error, " before the words of a rule.
+        reason = mistake.get("ctx", {}).get("error", mistake["msg"])
+        texts.append(f"{field}: {reason}")
     return "; ".join(texts)
 
 
@@ -110,15 +113,18 @@ def add_accounts(sign_ups: dict[int, UserCreate], hashes: list[str] | None) -> M
             hashed_password = ""
             if hashes is not None:
                 hashed_password = hashes[index]
-            user = User(**dict(sign_up), hashed_password=hashed_password)
+            update = {"hashed_password": hashed_password}
+            user = User.model_validate(sign_up, update=update)
             try:
                 with session.begin_nested():  # a collision undoes only this one
                     session.add(user)
             except IntegrityError as error:
-                refusal = conflict(error)
-                if not isinstance(refusal, HTTPException):
+                refusal = find_conflict(error)
+                if refusal is None:
                     raise
                 mistakes[line] = str(refusal.detail)
+            except Misfit as error:
+                mistakes[line] = "; ".join(": ".join(one) for one in error.mistakes)
         if hashes is not None and not mistakes:
             session.commit()
     return mistakes

@@ -6,10 +6,9 @@ from sqlalchemy import Connection, Inspector, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel, func, select
 
-from core.engine import engine, open_database, reading_engine
-from core.errors import first_line
-from core.schema import begin_alone, create_tables
-from core.settings import DATABASE, exit_with
+from core.data.kinds import first_line
+from core.data.sessions import database, engine, open_all, reading_engine
+from core.settings import DATABASE
 from main import app  # noqa: F401 # it knows the tables of every router
 from models import User
 from tools.data.ask import accounts, ask
@@ -17,7 +16,7 @@ from tools.data.ask import accounts, ask
 
 def reset(*, agreed: bool) -> None:
     """Drop the models' tables, whatever they look like, and create them again."""
-    open_database()
+    open_all()
     try:
         with reading_engine.connect() as connection:
             tables, others = find_tables(inspect(connection))
@@ -25,11 +24,12 @@ def reset(*, agreed: bool) -> None:
         if others:
             print(f"Tables that refer to them are dropped, too: {', '.join(others)}.")
         ask(f"Delete {number} from {DATABASE.name}?", agreed)
-        with begin_alone(engine) as connection:
+        with database.alone(engine) as connection:
             drop(connection, tables + others)
-            create_tables(connection)
+            SQLModel.metadata.create_all(connection)
     except SQLAlchemyError as error:
-        exit_with(f"{DATABASE.name}: {first_line(error)}\nNothing was changed.")
+        reason = first_line(error)
+        raise SystemExit(f"{DATABASE.name}: {reason}\nNothing was changed.") from None
     print("The database is empty.")
 
 

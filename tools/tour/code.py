@@ -232,8 +232,8 @@ def signature(function: Any) -> dict[str, Any] | None:
     return snippet(file, range(number, last + 1), [number])
 
 
-def field(model: Any, name: str) -> dict[str, Any] | None:
-    """Return the line of a model that declares a field."""
+def field(model: Any, name: str, mark: str) -> dict[str, Any] | None:
+    """Return the line of a model that declares a field, with a mark."""
     for owner in getattr(model, "__mro__", ()):
         found = (
             source(owner) if name in vars(owner).get("__annotations__", {}) else None
@@ -244,5 +244,6 @@ def field(model: Any, name: str) -> dict[str, Any] | None:
         number = find_line(lines, first, rf"\s+{re.escape(name)}\s*:")
         if number is not None:
             lines_near = near(file, first, number, AROUND)
-            return snippet(file, {first} | lines_near, [], number)
+            stopped = number if mark == "stopped" else 0
+            return snippet(file, {first} | lines_near, [number], stopped)
     return None

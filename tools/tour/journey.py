@@ -21,12 +21,11 @@ from fastapi._compat import ModelField
 from fastapi.telemetry import TelemetryData, get_telemetry_data
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel
 from sqlalchemy import Connection, ExceptionContext, event
 from starlette.types import Scope
 
-from core.engine import engine
+from core.data.sessions import engine
 from core.settings import SQLITE
 from tools.tour import veil
 
@@ -47,7 +46,7 @@ class Place(NamedTuple):
 
     @property
     def is_core(self) -> bool:
-        return self.file.startswith(f"{ROOT}/core/")
+        return self.file.startswith((f"{ROOT}/core/", f"{ROOT}/accounts/"))
 
 
 class Statement(NamedTuple):
@@ -87,7 +86,7 @@ class Journey:
         self.statements: list[Statement] = []
         self.hashed: list[tuple[str, float, tuple[Place, ...]]] = []
         self.wrong: list[dict[str, Any]] = []
-        self.raised: list[tuple[str, Place]] = []  # by validators
+        self.raised: list[tuple[BaseException, Place]] = []  # by validators
         self.stopped_by: tuple[Place, ...] = ()
         self.stopped_in = ""
         self.in_endpoint = False
@@ -100,6 +99,8 @@ class Journey:
         return f"{1000 * seconds:.2f} ms"
 
     def keep(self, statement: Statement) -> None:
+        if statement.sql.startswith(("PRAGMA", "SET LOCAL")):  # settings: time-outs
+            return
         if len(self.statements) < MAX_STATEMENTS:
             self.statements.append(statement)
 
@@ -117,9 +118,10 @@ class Journey:
                 what = f"{name} = {type(value).__name__} {made}"
                 self.checks.append(self.hide(what))
         for wrong in (data.errors or ())[:MAX_ROWS]:
-            self.wrong.append(wrong)
-            message = f"wrong: {wrong['loc']} {wrong['msg']}"
-            self.checks.append(self.hide(message))
+            message = self.hide(f"wrong: {wrong['loc']} {wrong['msg']}")
+            if message not in self.checks:  # two functions may take the same body
+                self.wrong.append(wrong)
+                self.checks.append(message)
 
     @property
     def has_written(self) -> bool:
@@ -272,9 +274,7 @@ def watched(validate: Callable[..., Any]) -> Callable[..., Any]:
         def leave(frame: FrameType, event: str, argument: Any) -> Any:
             if event == "exception":
                 error = argument[1]
-                place = place_of(frame, frame.f_lineno)
-                if not place.is_core and not isinstance(error, ValidationError):
-                    journey.raised.append((error_type(error), place))
+                journey.raised.append((error, place_of(frame, frame.f_lineno)))
             return leave
 
         before = sys.gettrace()
@@ -285,13 +285,6 @@ def watched(validate: Callable[..., Any]) -> Callable[..., Any]:
             sys.settrace(before)
 
     return call
-
-
-def error_type(error: object) -> str:
-    """Return the name that pydantic gives to an error in a validator."""
-    if isinstance(error, PydanticCustomError):
-        return error.type
-    return "assertion_error" if isinstance(error, AssertionError) else "value_error"
 
 
 def before_statement(*given: Any) -> None:

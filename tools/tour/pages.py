@@ -26,7 +26,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from core.queues import told_to_stop
+from core.refusals import DatabaseUnavailable
+from core.turns import is_stopping
 from tools.tour.journey import Journey
 from tools.tour.steps import tell, tell_little
 from tools.tour.tables import Watcher
@@ -127,7 +128,7 @@ async def events(request: Request) -> AsyncIterator[ServerSentEvent]:
     seen = last_seen(request)
     pause = TICK
     yield ServerSentEvent(event="start", raw_data=START, retry=500)
-    while not told_to_stop.is_set():
+    while not is_stopping():
         fresh = [one for one in journeys if one.version > seen]
         fresh.sort(key=lambda journey: journey.version)
         for journey in fresh:
@@ -150,12 +151,13 @@ async def account_events(request: Request) -> AsyncIterator[ServerSentEvent]:
         watcher = Watcher(seen=counted["changes"])
     try:
         yield ServerSentEvent(event="start", raw_data=START, retry=500)
-        while not told_to_stop.is_set():
+        while not is_stopping():
             began = time.perf_counter()
             tables = None
             try:
                 tables = await to_thread.run_sync(watcher.changed)
-            except SQLAlchemyError as error:  # a writer's lock, a restart: look again
+            except (SQLAlchemyError, DatabaseUnavailable) as error:
+                # A writer's lock, a restart, a file that was moved away: look again.
                 log.debug("the tour cannot read the tables now: %s", error)
                 watcher.close()
             if tables is not None:
@@ -193,7 +195,7 @@ def who_wrote(seen: int) -> str:
 async def wait(seconds: float) -> None:
     """Wait, but no longer than the server runs."""
     for _ in range(max(1, round(seconds / TICK))):
-        if told_to_stop.is_set():
+        if is_stopping():
             return
         await sleep(TICK)
 
@@ -248,7 +250,7 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         await pages(scope, receive, send_safely)
     finally:
-        if not told_to_stop.is_set():
+        if not is_stopping():
             goodbye.cancel()
 
 
@@ -260,7 +262,7 @@ async def hang_up(send: Send) -> None:
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:  # a server other than uvicorn
         return
-    while not told_to_stop.is_set():
+    while not is_stopping():
         await wait(1)
     await sleep(PATIENCE)
     transport.abort()

@@ -5,7 +5,7 @@ import json
 import time
 from typing import Any
 
-from core.journal import printable
+from core.web.journal import printable
 from tools.tour import code, veil
 from tools.tour.journey import MAX_ROWS, Journey, Place, Statement
 from tools.tour.tree import body_name
@@ -188,12 +188,15 @@ class Telling:
     def refusal(self, places: list[Place]) -> Step:
         """Show where a request was refused, and by which line."""
         journey = self.journey
-        wrong = {error["type"] for error in journey.wrong}
-        raised = [place for kind, place in journey.raised if kind in wrong]
-        if raised:
-            return {"code": code.around([], raised[0])}
         if journey.wrong:
-            return {"code": [self.broken_field(journey.wrong[0])]}
+            wrong = journey.wrong[0]
+            cause = wrong.get("ctx", {}).get("error")  # the ValueError of a validator
+            raised = [place for error, place in journey.raised if error is cause]
+            if not raised:
+                return {"code": [self.broken_field(wrong)]}
+            # The rule may stand in a machine room, and its field in models.py.
+            near = [self.broken_field(wrong, "ran")] if raised[0].is_core else []
+            return {"code": [*near, *code.around([], raised[0])]}
         stopped = journey.stopped_by
         if not stopped:
             return {"code": code.around(places)}
@@ -201,13 +204,13 @@ class Telling:
         near = [place for place in front(stopped) if place != stopped[0]]
         return {"code": code.around([*near, *places], stopped[0])}
 
-    def broken_field(self, wrong: dict[str, Any]) -> Any:
-        """Show the field whose own rule, not a validator's, was broken."""
+    def broken_field(self, wrong: dict[str, Any], mark: str = STOPPED) -> Any:
+        """Show the field that was wrong."""
         names = [part for part in wrong["loc"] if isinstance(part, str)]
         body = getattr(self.route, "body_field", None)
         model = body_model(body) if body else None
         for name in reversed(names[1:]):
-            if model and (found := code.field(model, name)):
+            if model and (found := code.field(model, name, mark)):
                 return found
         if model:
             return code.definition(model, "class ", 3)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Boolean, Connection, DateTime, Integer, Table, inspect
 from sqlmodel import SQLModel
 
-from core.engine import LoopConnection, file_id
+from core.data.sessions import autocommit_engine, database
 from core.settings import SQLITE
 from tools.tour import veil
 
@@ -29,7 +29,7 @@ class Watcher:
     """Reads the tables when somebody has written, on a connection of its own."""
 
     def __init__(self, seen: int) -> None:
-        self.loop_connection = LoopConnection()
+        self.connection: Connection | None = None
         self.version: Any = None
         self.before: dict[str, Known] = {}
         self.seen = seen  # the last change that the page knows of
@@ -37,8 +37,12 @@ class Watcher:
 
     def changed(self) -> list[dict[str, Any]] | None:
         """Return the tables, or None if they are as they were."""
-        connection = self.loop_connection.get()
-        version = connection.exec_driver_sql(VERSION).scalar(), file_id()
+        database.check()
+        if self.connection is None:
+            self.connection = autocommit_engine.connect()
+            self.connection.detach()  # not one of those that the API may open
+        connection = self.connection
+        version = connection.exec_driver_sql(VERSION).scalar()
         if version == self.version:
             return None
         tables = []
@@ -55,7 +59,9 @@ class Watcher:
         return tables
 
     def close(self) -> None:
-        self.loop_connection.close()
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
         self.version = None
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from core.journal import printable
+from core.web.journal import printable
 from tools.tour import code, veil
 from tools.tour.journey import Journey, short
 
