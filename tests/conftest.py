@@ -71,7 +71,7 @@ import httpx2 as httpx
 from fastapi.testclient import TestClient
 from sqlmodel import Session, SQLModel, create_engine
 
-from core.engine import engine
+from core.data.sessions import engine
 from main import app
 from models import User
 from tests import programs

@@ -9,15 +9,17 @@ They talk through files in the folder that it was started in; the log is there, 
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import bcrypt
-from fastapi import Request
+from fastapi.requests import HTTPConnection
 from sqlmodel import Session
 from starlette.types import Receive, Scope, Send
 
-from core import engine, reads
+from core import settings
+from core.data import reads, sessions
 
 
 def note(event: str) -> None:
@@ -35,25 +37,25 @@ def behind_gate(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return wait
 
 
-# How long to wait for a lock on SQLite's file, instead of four seconds.
-engine.LockTimeout.seconds = 1
+if settings.SQLITE:
+    sqlite: Any = import_module("core.data.sqlite")
+    sqlite.LOCK_TIMEOUT = 1  # s, for a lock on the file, instead of four
 bcrypt.hashpw = behind_gate("hashpw", bcrypt.hashpw)
 bcrypt.checkpw = behind_gate("checkpw", bcrypt.checkpw)
-run = behind_gate("search", reads.EndableQuery.run)
-reads.EndableQuery.run = run  # type: ignore[method-assign] # on purpose
+reads.scan_in_thread = behind_gate("search", reads.scan_in_thread)
 
-open_session = engine.open_session
+open_session = sessions.open_session
 
 
 @asynccontextmanager
-async def note_session(request: Request) -> AsyncIterator[Session]:
+async def note_session(connection: HTTPConnection) -> AsyncIterator[Session]:
     """Note that a request has come as far as its session."""
     note("session")
-    async with open_session(request) as session:
+    async with open_session(connection) as session:
         yield session
 
 
-engine.open_session = note_session
+sessions.open_session = note_session
 
 from main import app as api
 

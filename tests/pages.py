@@ -63,6 +63,7 @@ def copy_of_project(folder: Path) -> Path:
     for file in [
         *ROOT.glob("*.py"),
         ROOT / "pyproject.toml",
+        ROOT / "accounts",
         ROOT / "core",
         ROOT / "routers",
         ROOT / "tests",

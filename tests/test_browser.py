@@ -107,20 +107,12 @@ def test_the_page_asks_no_other_host(docs: Docs) -> None:
     ), asked
 
 
+PATHS = ["/api/users", "/api/users"]
+PATHS += ["/api/users/{user_id}", "/api/users/{user_id}", "/api/users/{user_id}"]
+PATHS += ["/api/login", "/api/logout", "/health", "/live"]
+
+
 def test_what_the_page_shows_first_is_in_a_sensible_order(docs: Docs) -> None:
-    shown = [
-        element.text
-        for element in docs.browser.find_elements(
-            By.CSS_SELECTOR, ".opblock-summary-path"
-        )
-    ]
-    assert [path.replace("\u200b", "") for path in shown] == [
-        "/api/users",
-        "/api/users",
-        "/api/users/{user_id}",
-        "/api/users/{user_id}",
-        "/api/users/{user_id}",
-        "/api/login",
-        "/api/logout",
-        "/health",
-    ]
+    found = docs.browser.find_elements(By.CSS_SELECTOR, ".opblock-summary-path")
+    shown = [element.text.replace("\u200b", "") for element in found]
+    assert [path for path in shown if path in PATHS] == PATHS

@@ -5,12 +5,11 @@ Every wait has an end, too. Right answers are counted, not time.
 
 import os
 import socket
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 from sqlmodel import create_engine
 
-from core import engine, errors, queues, reads, security
-from core.queues import Queue
-from core.reads import Rows, scan
+from accounts import passwords
+from core import turns
+from core.data import reads, sessions
+from core.data.reads import Rows, scan
+from core.turns import Line
+from core.web import errors
 from tests import programs
 from tests.conftest import (
     GATED,
@@ -43,6 +44,7 @@ Serve = Callable[..., Server]
 CORES = os.cpu_count() or 1
 HASHING = {"hashpw", "checkpw"}
 ELSEWHERE = "127.0.0.2"  # another address of this machine
+SCANS = 2  # searches at once
 
 
 def sign_up(name: Any) -> dict[str, str]:
@@ -54,6 +56,7 @@ class Crowd:
 
     def __init__(self, number: int, method: str, url: str, **request: Any) -> None:
         self.answers: list[httpx.Response] = []
+        self.send_name = ""
         self.request = request | {"method": method, "url": url}
         limits = httpx.Limits(max_connections=number, max_keepalive_connections=0)
         self.client = httpx.Client(timeout=60, limits=limits, verify=False)
@@ -64,7 +67,7 @@ class Crowd:
     def send(self, index: int) -> None:
         request = dict(self.request)
         if request["url"].endswith("/api/users"):
-            request["json"] = sign_up(index)
+            request["json"] = sign_up(f"{self.send_name}{index}")
         self.answers.append(self.client.request(**request))
 
     def __enter__(self) -> "Crowd":
@@ -146,6 +149,28 @@ def test_a_crowd_at_one_address_lets_somebody_at_another_log_in(
     assert hashes.index("checkpw") < 10 * CORES, "before most of the crowd"
 
 
+def test_no_number_of_sign_ups_from_many_addresses_makes_a_log_in_wait(
+    serve: Serve, gate: Gate
+) -> None:
+    server = serve(app=GATED)
+    ann = Person(server.client, "ann")
+    form = {"username": ann.email, "password": PASSWORD}
+    crowds = []
+    gate.close("hashpw")
+    with ExitStack() as stack:
+        for number in range(10, 50):
+            crowd = Crowd(1, "POST", server.url + "/api/users")
+            crowd.send_name = f"from-{number}"
+            crowd.client = new_client(server.url, f"127.0.0.{number}")
+            crowds.append(stack.enter_context(crowd))
+        gate.wait_for("POST /api/users", 40)
+        answer = server.client.post("/api/login", data=form)
+        assert answer.status_code == 200
+        assert not any(crowd.answers for crowd in crowds), "they still wait"
+        gate.open()
+    assert sum((crowd.statuses() for crowd in crowds), Counter()) == {201: 40}
+
+
 def test_the_101st_password_that_waits_at_one_address_is_429(
     serve: Serve, gate: Gate
 ) -> None:
@@ -215,34 +240,38 @@ def test_a_server_that_ignores_a_signal_goes_on_ignoring_it(tmp_path: Path) -> N
     assert (run.stdout, run.stderr) == ("it goes on\n", "")
 
 
-@pytest.mark.parametrize("queue", [security.hashing, engine.writers, reads.scans])
+@pytest.mark.parametrize("line", [passwords.sign_ups, sessions.writers, reads.scans])
 def test_a_client_that_has_waited_too_long_is_told_to_try_again(
-    root: Person, monkeypatch: pytest.MonkeyPatch, queue: Queue
+    root: Person, monkeypatch: pytest.MonkeyPatch, line: Line
 ) -> None:
-    monkeypatch.setattr(queue, "free", 0)
-    monkeypatch.setattr(queue, "seconds", 0.1)
+    for places in line.by_loop.values():
+        monkeypatch.setattr(places, "free", 0)
+    monkeypatch.setattr(line, "number", 0)
+    monkeypatch.setattr(line, "seconds", 0.1)
     request: dict[str, Any] = {"method": "GET", "path": "/users?count=true"}
-    if queue is security.hashing:
+    if line is passwords.sign_ups:
         request = {"method": "POST", "path": "/users", "json": sign_up("late")}
-    elif queue is engine.writers:
+    elif line is sessions.writers:
         request = {"method": "POST", "path": "/logout"}
     answer = root(**request)
     assert (answer.status_code, list(answer.json())) == (503, ["detail"])
     assert int(answer.headers["Retry-After"]) >= 1
     monkeypatch.undo()
+    line.by_loop.clear()
     assert root(**request).status_code in {200, 201, 204}
 
 
 def test_a_request_that_comes_while_the_server_stops_waits_only_a_moment(
     ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.writers, "free", 0)
-    monkeypatch.setattr(queues, "AT_THE_END", 0.1)
-    queues.told_to_stop.set()
+    for loop, places in sessions.writers.by_loop.items():
+        monkeypatch.setattr(places, "free", 0)
+        turns.stopping.add(loop)
+    monkeypatch.setattr(turns, "AT_THE_END", 0.1)
     try:
         assert ann("POST", "/logout").status_code == 503
     finally:
-        queues.told_to_stop.clear()
+        turns.stopping.clear()
 
 
 # ---- Sessions ----
@@ -301,39 +330,6 @@ def test_a_crowd_of_writers_at_a_locked_file_does_not_wait_one_by_one(
         assert created.status_code == 201
 
 
-def test_clients_that_have_gone_wait_for_no_session(serve: Serve, gate: Gate) -> None:
-    server = serve(app=GATED)
-    names = [f"gone{number}" for number in range(50)]
-    with locked(server), connected(server, [sign_up_request(name) for name in names]):
-        gate.wait_for("session", 50)
-    answer = server.client.post("/api/users", json=sign_up("here"))
-    assert answer.status_code == 201
-    assert count_accounts(server) < 25, "what had a session, and who stayed"
-
-
-@pytest.mark.sqlite
-def test_a_locked_file_put_in_its_place_holds_up_nobody(
-    serve: Serve, gate: Gate, tmp_path: Path
-) -> None:
-    server = serve(app=GATED)
-    ann = Person(server.client, "ann")
-    gate.open()
-    copy = sqlite3.connect(tmp_path / "copy.db", isolation_level=None)
-    with closing(copy), closing(sqlite3.connect(tmp_path / "app.db")) as one:
-        one.backup(copy)
-        copy.execute("PRAGMA journal_mode = DELETE")
-        copy.execute("BEGIN EXCLUSIVE")
-        for file in tmp_path.glob("app.db*"):
-            file.unlink()
-        (tmp_path / "copy.db").rename(tmp_path / "app.db")
-        # If the event loop waited for each of them, the last would take minutes.
-        with Crowd(40, "GET", server.url + "/health") as crowd:
-            gate.wait_for("GET /health", 40)
-            assert server.client.get("/docs").status_code == 200
-        assert crowd.statuses() == {503: 40}
-    assert ann("GET", "/users/me").json() == ann.account
-
-
 # ---- Searches and counts ----
 
 
@@ -368,56 +364,34 @@ def test_searches_end_when_their_clients_go_and_when_the_server_stops(
     gate.close("search")
     with connected(server, [f"{head}\r\n\r\n".encode()] * 40):
         gate.wait_for("GET /api/users", 40)
-        gate.wait_for("search", engine.SCANS)
+        gate.wait_for("search", SCANS)
     gate.open()
     answer = root("GET", path)
     # Each request searches twice, for the page and the count. For the clients that have
     # gone, only the searches that had already begun are run.
-    assert gate.events().count("search") <= 2 * engine.SCANS + 2
+    assert gate.events().count("search") <= 2 * SCANS + 2
     assert (answer.status_code, answer.json()) == (200, [])
     assert answer.headers["X-Total-Count"] == "0"
     url = f"{server.url}/api{path}"
     gate.close("search")
     with Crowd(40, "GET", url, headers=root.headers) as crowd:
         gate.wait_for("GET /api/users", 40)
-        gate.wait_for("search", engine.SCANS)
+        gate.wait_for("search", SCANS)
         server.process.terminate()
-        wait_until(lambda: len(crowd.answers) == 40 - engine.SCANS)
+        wait_until(lambda: len(crowd.answers) == 40 - SCANS)
         gate.open()
     server.stop()
     counts = crowd.statuses()
     assert set(counts) <= {200, 503}
-    assert counts[503] >= 40 - engine.SCANS
+    assert counts[503] >= 40 - SCANS
     assert "Traceback" not in server.log.read_text()
     for answer in crowd.answers:
         assert answer.status_code == 200 or int(answer.headers["Retry-After"]) >= 1
 
 
-def test_a_query_can_be_ended_from_another_thread(client: TestClient) -> None:
-    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n) "
-    endless += "SELECT count(*) FROM n"
-    is_over = threading.Event()
-    with reads.scanning_engine.connect() as connection:
-        end = engine.ender(connection)
-
-        def run() -> None:
-            while not is_over.wait(0.1):  # the query may not have begun yet
-                end()
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            with pytest.raises(OperationalError, match=r"interrupted|user request"):
-                connection.exec_driver_sql(endless)
-        finally:
-            is_over.set()
-            thread.join()
-        connection.detach()  # an end that came late must hit nobody else
-
-
 def test_a_mistake_in_the_sql_of_a_search_is_500(client: TestClient) -> None:
     app = FastAPI()
-    errors.install(app)
+    errors.install(app, {}, {})
 
     @app.get("/")
     async def search(request: Request) -> Rows:

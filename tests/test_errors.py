@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlmodel import create_engine
 
-from core.engine import engine
+from core.data.sessions import engine
 from tests.conftest import ROOT, Person, Server
 
 Serve = Callable[..., Server]
@@ -46,20 +45,6 @@ class Late(SQLModel, table=True):
     )
 
 
-class Club(SQLModel, table=True):
-    id: int | None = Field(default=None, primary_key=True)
-
-
-class Member(SQLModel, table=True):
-    id: int | None = Field(default=None, primary_key=True)
-    club_id: int = Field(foreign_key="club.id", ondelete="CASCADE")
-
-
-class Prize(SQLModel, table=True):
-    id: int | None = Field(default=None, primary_key=True)
-    member_id: int = Field(foreign_key="member.id")
-
-
 class Thing(SQLModel, table=True):
     __table_args__ = (CheckConstraint("number > 0", name="number_is_positive"),)
     id: int | None = Field(default=None, primary_key=True)
@@ -84,21 +69,9 @@ def delete_places(session: SessionDep) -> None:
     session.commit()
 
 
-@app.delete("/places/all")
-def delete_all_places(session: SessionDep) -> None:
-    session.exec(delete(Place))
-    session.commit()
-
-
 @app.patch("/places/{{place_id}}")
 def rename_place(place_id: int, town: str, session: SessionDep) -> None:
     session.get_one(Place, place_id).town = town
-    session.commit()
-
-
-@app.post("/things/two")
-def create_two(session: SessionDep) -> None:
-    session.add_all([Thing(code="one"), Thing(code="two", parent_id=999)])
     session.commit()
 
 
@@ -114,31 +87,9 @@ def overflow() -> float:
     return math.exp(1000)
 
 
-@app.post("/clubs")
-def create_club(session: SessionDep) -> None:
-    session.add(Club(id=1))
-    session.flush()
-    session.add(Member(id=1, club_id=1))
-    session.flush()
-    session.add(Prize(id=1, member_id=1))
-    session.commit()
-
-
-@app.delete("/clubs")
-def delete_club(session: SessionDep) -> None:
-    session.delete(session.get_one(Club, 1))
-    session.commit()
-
-
 @app.patch("/things/{{thing_id}}")
 def change_thing(thing_id: int, parent_id: int, session: SessionDep) -> None:
     session.get_one(Thing, thing_id).parent_id = parent_id
-    session.commit()
-
-
-@app.post("/things/by-hand")
-def create_by_hand(session: SessionDep) -> None:
-    session.connection().execute(text("INSERT INTO outside (thing_id) VALUES (999)"))
     session.commit()
 
 
@@ -211,32 +162,24 @@ def test_a_collision_is_409_and_says_what_collided(server: Server) -> None:
     before = server.rows("SELECT id, code, parent_id, town FROM thing ORDER BY id")
 
     missing = "parent_id: there is no such row in thing."
+    nowhere = "town: there is no such row in place."
+    needed = in_the_way = "Rows in thing refer to this one."
+    unknown = "A row is not there, or other rows refer to this one."
+    if server.database.startswith("sqlite"):  # it says only that some reference failed
+        missing = nowhere = f"{missing} Or {nowhere}"
+        needed = "Rows in thing or late refer to this one."
+        in_the_way = "Rows in thing or visit refer to this one."
     assert refusal("POST", "/things", code="a") == "This code is taken."
     assert refusal("POST", "/places", town="Ulm", code="x") == "This town is taken."
     assert refusal("POST", "/things", code="b", parent_id=999) == missing
     assert refusal("PATCH", f"/things/{child_id}?parent_id=999") == missing
-    nowhere = refusal("POST", "/things", code="b", town="nowhere")
-    assert nowhere == "town: there is no such row in place."
-    assert refusal("DELETE", f"/things/{parent}") == "Rows in thing refer to this one."
-    assert refusal("DELETE", "/places") == "Rows in thing refer to this one."
-    assert refusal("DELETE", "/places/all") == "Rows in thing refer to this one."
+    assert refusal("POST", "/things", code="b", town="nowhere") == nowhere
+    assert refusal("DELETE", f"/things/{parent}") == needed
+    assert refusal("DELETE", "/places") == in_the_way
+    assert refusal("PATCH", "/places/1?town=Bonn") == in_the_way
     positive = "The database's rule number_is_positive refuses this."
     assert refusal("POST", "/things", code="b", number=-1) == positive
-    assert refusal("POST", "/things/two") == missing
-    server.execute("CREATE TABLE outside (thing_id INTEGER REFERENCES thing (id))")
-    unknown = "A row is not there, or other rows refer to this one."
-    assert refusal("POST", "/things/by-hand") == unknown
     assert refusal("POST", "/late", thing_id=999) == unknown
-    client.post("/clubs")
-    for method, path, table in (
-        ("PATCH", "/places/1?town=Bonn", "thing"),
-        ("DELETE", "/clubs", "prize"),
-    ):
-        told = refusal(method, path)
-        if server.database.startswith("sqlite"):
-            assert told == unknown
-        else:
-            assert told == f"Rows in {table} refer to this one."
     after = server.rows("SELECT id, code, parent_id, town FROM thing ORDER BY id")
     assert after == before
 
@@ -245,7 +188,7 @@ def test_a_number_that_no_column_holds_is_422(server: Server) -> None:
     answer = server.client.post("/late", json={"size": 2**70})
     assert answer.status_code == 422
     (mistake,) = answer.json()["detail"]
-    assert mistake["msg"] == "A value does not fit its column"
+    assert (mistake["type"], mistake["loc"]) == ("misfit", ["body", "size"])
 
 
 def test_what_an_index_cannot_hold_is_422_on_postgresql(server: Server) -> None:
@@ -256,7 +199,7 @@ def test_what_an_index_cannot_hold_is_422_on_postgresql(server: Server) -> None:
     else:
         assert answer.status_code == 422
         (mistake,) = answer.json()["detail"]
-        assert mistake["msg"] == "A value does not fit its column"
+        assert mistake["msg"] == "A value that cannot be looked for or stored"
         assert server.rows("SELECT count(*) FROM place") == [(0,)]
 
 
@@ -276,10 +219,11 @@ def test_a_mistake_is_500_with_its_traceback_and_no_row_in_the_log(
 ) -> None:
     for bug in BUGS:
         method = "POST" if bug in {"null", "overflow"} else "GET"
-        # Connection: uvicorn closes it after a mistake; Origin: a page elsewhere.
-        headers = {"Connection": "close", "Origin": "https://a.example.com"}
+        headers = {"Origin": "https://a.example.com"}
         answer = server.client.request(method, f"/bugs/{bug}", headers=headers)
         assert answer.status_code == 500
+        # uvicorn closes it: a client must not send its next request on it.
+        assert answer.headers["Connection"] == "close"
         allowed = answer.headers["Access-Control-Allow-Origin"]
         assert allowed == "https://a.example.com", "the page may read what happened"
         assert answer.json() == {"detail": "Internal Server Error"}
@@ -292,9 +236,15 @@ def test_a_mistake_is_500_with_its_traceback_and_no_row_in_the_log(
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("limit", ["query_only = ON", "max_page_count = 1"])
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("query_only = ON", "The database is read-only."),
+        ("max_page_count = 1", "The database is full, or its disk is."),
+    ],
+)
 def test_a_database_that_is_read_only_or_full_is_503_for_writers_alone(
-    ann: Person, limit: str
+    ann: Person, limit: str, told: str
 ) -> None:
     def set_limit(connection: Any, *_others: object) -> None:
         connection.execute(f"PRAGMA {limit}")  # never less than the pages it has
@@ -310,37 +260,10 @@ def test_a_database_that_is_read_only_or_full_is_503_for_writers_alone(
     try:
         answers = [sign_up() for _ in range(100)]  # some fit into the last page
         assert answers[-1].status_code == 503
-        assert answers[-1].json()["detail"].startswith("The database does not answer.")
+        assert answers[-1].json() == {"detail": told}
         assert answers[-1].headers["Retry-After"] == "1"
         assert ann("GET", "/users/me").json() == ann.account
     finally:
         event.remove(engine, "checkout", set_limit)
         engine.dispose()
     assert sign_up().status_code == 201
-
-
-def test_a_server_that_is_read_only_is_503_for_writers_alone(
-    postgresql: str, serve: Serve
-) -> None:
-    from tools.postgresql import new_database
-
-    url = new_database(postgresql)
-    server = serve(url=url)
-    ann = Person(server.client, "ann")
-    name = url.rpartition("/")[2]
-    read_only = f"ALTER DATABASE {name} SET default_transaction_read_only"
-    hosts = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
-    others = f"{hosts} '{name}' AND pid <> pg_backend_pid()"
-    server.execute(f"{read_only} = on")
-    server.rows(others)
-    change = {"json": {"name": "Changed"}}
-    for _ in range(3):
-        assert ann("PATCH", "/users/me", **change).status_code == 503
-    assert ann("GET", "/users/me").json() == ann.account
-    writable = create_engine(f"{url}?options=-cdefault_transaction_read_only%3Doff")
-    with writable.begin() as connection:
-        connection.exec_driver_sql(f"{read_only} = off")
-        connection.exec_driver_sql(others)
-    writable.dispose()
-    answers = [ann("PATCH", "/users/me", **change).status_code for _ in range(3)]
-    assert answers[-1] == 200

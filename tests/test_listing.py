@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pytest
 from sqlalchemy import event
 from sqlmodel import insert
 
-from core.engine import engine
+from core.data.sessions import engine
 from models import User
 from tests.conftest import Person, Server
 
@@ -75,13 +75,10 @@ def test_twenty_are_shown_by_id_unless_told_otherwise(root: Person) -> None:
             json={"name": "x", "email": f"{number}@example.com", "password": "x"},
         )
     answer = root("GET", "/users")
-    assert [account["id"] for account in answer.json()] == list(
-        range(root.id, root.id + 20)
-    )
+    shown = [account["id"] for account in answer.json()]
+    assert shown == list(range(root.id, root.id + 20))
     assert "next" in answer.links
-    assert "next" not in root("GET", "/users?limit=22").links, (
-        "there is no page after the last account"
-    )
+    assert "next" not in root("GET", "/users?limit=22").links, "all are on this page"
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -103,7 +100,9 @@ def test_the_link_names_the_last_account_as_the_answer_shows_it(
 ) -> None:
     page = root("GET", "/users?sort=created_at&limit=3")
     last = page.json()[-1]
-    (after,) = parse_qs(urlsplit(page.links["next"]["url"]).query)["after"]
+    path, _, query = page.links["next"]["url"].partition("?")
+    (after,) = parse_qs(query)["after"]
+    assert path == "/api/users", "so it holds behind any proxy"
     assert after == f"{last['created_at']},{last['id']}"
 
 
@@ -114,19 +113,11 @@ def test_the_end_of_a_page_can_be_written_by_hand(
         whole = follow(root, f"/users?limit=100&sort={sort}")
         field, fifth = sort.removeprefix("-"), whole[4]
         after = str(fifth["id"]) if field == "id" else f"{fifth[field]},{fifth['id']}"
-        assert (
-            root(
-                "GET", "/users", params={"limit": 100, "sort": sort, "after": after}
-            ).json()
-            == whole[5:]
-        )
+        rest = {"limit": 100, "sort": sort, "after": after}
+        assert root("GET", "/users", params=rest).json() == whole[5:]
     in_utc = accounts[4]["created_at"].replace("Z", "+00:00")
-    assert (
-        root(
-            "GET", "/users", params={"sort": "created_at", "after": f"{in_utc},1"}
-        ).status_code
-        == 200
-    )
+    rest = {"sort": "created_at", "after": f"{in_utc},1"}
+    assert root("GET", "/users", params=rest).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -189,9 +180,7 @@ def test_the_count_is_of_all_that_match_and_the_link_keeps_the_search(
         "q=%00",
         "q=" + "x" * 321,
         "after=x",
-        "after=-1",
         "after=" + "9" * 30,
-        "after=2147483648",
         "after=1,1",
         "after=%00,1&sort=name",
         "after=1&sort=name",

@@ -30,9 +30,10 @@ def test_each_step_has_the_name_that_the_tour_gives_it() -> None:
 
 def test_each_name_in_the_picture_is_in_the_code() -> None:
     names = [text.text or "" for text in TREE.iter(f"{SVG}tspan")]
-    written = code("routers/user_router.py", "models.py")
+    rooms = ["routers/user_router.py", "routers/dependencies.py", "models.py"]
+    written = code(*rooms)
     expected = ["POST /api/users", '@router.post("")', "create_user", "UserCreate"]
-    expected += ["prepare_user", "session.add(new_user)", "session.commit()"]
+    expected += ["get_hashed_password", "session.add(new_user)", "session.commit()"]
     assert names == [*expected, "UserPublic"]
     for name in names[1:]:
         found = name.removesuffix(")") if name.startswith("@") else name
@@ -68,6 +69,7 @@ def test_the_picture_stands_alone_and_can_be_read_aloud() -> None:
     spoken = {part.attrib.get("id"): part.text for part in TREE if part.text}
     for label in labels:
         assert spoken[label]
-    for name in ("create_user", "UserCreate", "prepare_user", "UserPublic", "409"):
+    steps = ["create_user", "UserCreate", "get_hashed_password", "UserPublic", "409"]
+    for name in steps:
         assert name in spoken["desc"]
     assert "prefers-color-scheme: dark" in PICTURE

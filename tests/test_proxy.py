@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from fastapi.security import OAuth2AuthorizationCodeBearer
 from fastapi.testclient import TestClient
 
 import main
-from core import middleware, openapi
+from core.web import openapi
 from tests import programs
 from tests.conftest import (
     PASSWORD,
@@ -46,14 +45,9 @@ Serve = Callable[..., Server]
 WAYS = [
     # How requests arrive, what --root-path or the mount says, and the prefix it means.
     ("cut off", "/v1", "/v1"),
-    ("cut off", "/v1/", "/v1"),
-    ("cut off", "v1", "/v1"),
     ("cut off", "/api", "/api"),
     ("cut off", "/docs", "/docs"),
-    ("cut off", "/", ""),
-    ("kept", "/a/b", "/a/b"),
-    ("kept", "/v1/", "/v1"),
-    ("kept", "/api", "/api"),
+    ("cut off", "", ""),
     ("mounted", "/v1", "/v1"),
     ("mounted below /above", "/api", "/above/api"),
 ]
@@ -74,12 +68,12 @@ class Prefixed:
 
 
 @contextmanager
-def behind_a_proxy(root_path: str, kept: str = "") -> Iterator[TestClient]:
+def behind_a_proxy(root_path: str) -> Iterator[TestClient]:
     """Provide a client whose requests arrive as uvicorn hands them over."""
 
     async def as_uvicorn(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            path = root_path + kept + scope["path"]
+            path = root_path + scope["path"]
             scope = {**scope, "root_path": root_path, "path": path}
         await main.app(scope, receive, send)
 
@@ -92,9 +86,6 @@ def api(request: pytest.FixtureRequest, client: Any) -> Iterator[Prefixed]:
     way, root_path, prefix = request.param
     if way == "cut off":
         with behind_a_proxy(root_path) as through:
-            yield Prefixed(through, "", prefix)
-    elif way == "kept":
-        with behind_a_proxy(root_path, kept=prefix) as through:
             yield Prefixed(through, "", prefix)
     else:
         outer = FastAPI(lifespan=main.lifespan)
@@ -115,11 +106,11 @@ def test_every_address_keeps_the_prefix(api: Prefixed) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     page = api("GET", "/api/users?limit=1", headers=headers)
     next_page = page.links["next"]["url"]
-    assert next_page.startswith(f"http://testserver{api.prefix}/api/users?")
+    assert next_page.startswith(f"{api.prefix}/api/users?")
     refused = api("GET", "/api/users")
     assert f" to {api.prefix}/api/login, then" in refused.json()["detail"]
-    no_form = api("POST", "/api/login", json={})
-    assert f" to {api.prefix}/api/login " in no_form.json()["detail"]
+    no_name = api("POST", "/api/login", data={"password": "x"})
+    assert "Send your email as username" in no_name.text
     home = api("GET", "/")
     assert (home.status_code, home.headers["Location"]) == (307, f"{api.prefix}/docs")
 
@@ -183,7 +174,7 @@ def test_a_log_in_elsewhere_keeps_its_address() -> None:
 def test_a_mounted_api_that_was_not_started_says_what_to_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(middleware, "has_started", threading.Event())
+    monkeypatch.setattr(main.app.state, "is_started", False)
     outer = FastAPI()
     outer.mount("/v1", main.app)
     line = r"app = FastAPI\(lifespan=main.lifespan\)"
@@ -245,26 +236,23 @@ class Nginx:
         make_certificate(folder)
         self.folder = folder
         self.clients: list[httpx.Client] = []
-        self.cuts, self.keeps = free_port(), free_port()
+        self.cuts = free_port()
         (shown,) = blocks(PAGE, "nginx")
         assert "proxy_pass http://users/;" in shown
         site = shown.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
         site = site.replace("/etc/ssl/example.com.pem", f"{folder}/cert.pem")
         site = site.replace("/etc/ssl/example.com.key", f"{folder}/key.pem")
-        other = site.partition("server {\n    listen")
-        other_site = f"{other[1]}{other[2]}".replace("http://users/;", "http://users;")
-        sites = site.replace("443", str(self.cuts))
-        sites += other_site.replace("443", str(self.keeps))
+        site = site.replace("443", str(self.cuts))
         user = ""
         if os.geteuid() == 0:
             user = "user root;\n"
-        text = NGINX.format(user=user, folder=folder, sites=sites)
+        text = NGINX.format(user=user, folder=folder, sites=site)
         (folder / "nginx.conf").write_text(text)
         command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
         self.process = subprocess.Popen(
             [*command, "-e", str(folder / "error.log")], stderr=subprocess.DEVNULL
         )
-        wait_until(lambda: not is_free(self.keeps), "nginx has not started")
+        wait_until(lambda: not is_free(self.cuts), "nginx has not started")
 
     def client(self, port: int, address: str = "127.0.0.1") -> httpx.Client:
         """Return a client at an address, for example 127.0.0.2."""
@@ -318,13 +306,13 @@ def test_addresses_behind_nginx_are_the_public_ones(
     server.promote(john)
     made_up = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil"}
     made_up |= {"X-Forwarded-Proto": "http", "Forwarded": "host=evil.example"}
-    for port in (nginx.cuts, nginx.keeps):
+    for port in [nginx.cuts]:
         john.client = nginx.client(port)
         public = f"https://localhost:{port}"
         page = john("GET", "/users?limit=1", headers=made_up)
         next_page = page.links["next"]["url"]
-        assert next_page.startswith(f"{public}/v1/api/users?")
-        followed = john.client.get(next_page, headers=john.headers)
+        assert next_page.startswith("/v1/api/users?")
+        followed = john.client.get(public + next_page, headers=john.headers)
         assert [account["name"] for account in followed.json()] == ["Ann"]
         home = john.client.get("/", headers=made_up)
         assert home.headers["Location"] == "/v1/docs"
@@ -457,5 +445,5 @@ def test_a_wrong_port_stops_the_start(
 ) -> None:
     run = run_main(PORT=port)
     assert run.process.wait(20) == 3
-    (line,) = run.log.read_text().splitlines()
-    assert line.startswith("PORT must be a whole number")
+    assert "PORT must be a whole number" in run.log.read_text()
+    assert "Traceback" not in run.log.read_text()

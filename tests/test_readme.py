@@ -35,5 +35,5 @@ def test_it_leads_to_every_page_and_names_every_room() -> None:
         assert f"`{file}`" in README
     for router in ROOT.glob("routers/*.py"):
         assert router.name == "__init__.py" or f"`{router.name}`" in README
-    for folder in ["core", "docs", "routers", "tests", "tools"]:
+    for folder in ["accounts", "core", "docs", "routers", "tests", "tools"]:
         assert f"{folder}/" in README

@@ -17,7 +17,9 @@ from tests.conftest import ROOT
 
 FILES = ["requirements.txt", "tools/requirements.txt", "tests/requirements.txt"]
 FILES += ["tools/bench/requirements.txt"]
-PRODUCT = [*ROOT.glob("*.py"), *ROOT.glob("core/*.py"), *ROOT.glob("routers/*.py")]
+PRODUCT = [*ROOT.glob("*.py")]
+for folder in ("accounts", "core", "routers"):
+    PRODUCT += ROOT.glob(f"{folder}/**/*.py")
 TOOLS = [*ROOT.glob("tools/*.py"), *ROOT.glob("tools/data/*.py")]
 TOOLS += [*ROOT.glob("tools/bench/*.py"), *ROOT.glob("tools/tour/*.py")]
 

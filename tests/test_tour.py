@@ -223,7 +223,10 @@ def test_a_refused_request_shows_where_it_stopped(
     answer = server.client.post(path, json=body)
     assert answer.status_code >= 400
     assert answer.headers["Server-Timing"]
-    assert f"stopped at step {step}" in trees(server, 3)[-1]
+    tree = trees(server, 3)[-1]
+    assert f"stopped at step {step}" in tree
+    wrong = re.findall("wrong: .+", tree)
+    assert len(wrong) == len(set(wrong)), "once, whoever has looked at the body"
 
 
 def test_what_the_database_refused_and_what_it_kept_is_shown(serve: Serve) -> None:

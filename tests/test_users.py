@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from core.engine import engine
+from core.data.sessions import engine
 from tests.conftest import PASSWORD, Person
 
 pytestmark = pytest.mark.quick
 ACCOUNT = {"id", "name", "email", "is_admin", "created_at"}
+TAKEN = (409, {"detail": "Email already registered."})
 
 
 def test_signing_up_answers_the_account_and_its_location(client: TestClient) -> None:
@@ -18,24 +19,17 @@ def test_signing_up_answers_the_account_and_its_location(client: TestClient) -> 
     answer = client.post("/api/users", json=sent)
     account = answer.json()
     created_at = account.pop("created_at")
-    assert (answer.status_code, answer.headers["Location"]) == (
-        201,
-        f"/api/users/{account['id']}",
-    )
-    assert account == {
-        "id": account["id"],
-        "name": "John Doe",
-        "email": "john@example.com",
-        "is_admin": False,
-    }
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == f"/api/users/{account['id']}"
+    expected = {"name": "John Doe", "email": "john@example.com", "is_admin": False}
+    assert account.items() >= expected.items()
     assert created_at.endswith("Z")
-    assert abs(datetime.fromisoformat(created_at) - datetime.now(UTC)) < timedelta(
-        seconds=10
-    )
+    since = datetime.now(UTC) - datetime.fromisoformat(created_at)
+    assert abs(since) < timedelta(seconds=10)
 
 
 def test_an_account_reads_the_same_everywhere(ann: Person, root: Person) -> None:
-    assert set(ann.account) == ACCOUNT
+    assert ann.account.keys() >= ACCOUNT
     assert ann("GET", "/users/me").json() == ann.account
     assert ann("GET", f"/users/{ann.id}").json() == ann.account
     assert root("GET", f"/users/{ann.id}").json() == ann.account
@@ -43,27 +37,19 @@ def test_an_account_reads_the_same_everywhere(ann: Person, root: Person) -> None
 
 
 def test_an_address_is_one_whatever_its_letter_case(ann: Person) -> None:
-    answer = ann.client.post(
-        "/api/users", json={"name": "Ann", "email": "ANN@Example.COM", "password": "x"}
-    )
-    assert (answer.status_code, answer.json()) == (
-        409,
-        {"detail": "Email already registered."},
-    )
-    login = ann.client.post(
-        "/api/login", data={"username": "Ann@EXAMPLE.com", "password": PASSWORD}
-    )
-    assert login.status_code == 200
+    sent = {"name": "Ann", "email": "ANN@Example.COM", "password": "x"}
+    answer = ann.client.post("/api/users", json=sent)
+    assert (answer.status_code, answer.json()) == TAKEN
+    ann.email = "Ann@EXAMPLE.com"
+    ann.log_in()
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
 def test_a_change_is_what_is_read_afterwards(ann: Person, path: str) -> None:
     path = path.format(id=ann.id)
     changed = ann("PATCH", path, json={"name": "Anna"})
-    assert (changed.status_code, changed.json()) == (
-        200,
-        ann.account | {"name": "Anna"},
-    )
+    assert changed.status_code == 200
+    assert changed.json() == ann.account | {"name": "Anna"}
     assert ann("GET", path).json() == changed.json()
 
 
@@ -76,39 +62,25 @@ def test_a_new_email_needs_the_current_password_and_is_the_one_to_log_in_with(
     ann: Person,
 ) -> None:
     refused = ann("PATCH", "/users/me", json={"email": "new@example.com"})
-    assert (refused.status_code, refused.json()) == (
-        403,
-        {"detail": "Send current_password too."},
-    )
-    accepted = ann(
-        "PATCH",
-        "/users/me",
-        json={"email": "New@example.com", "current_password": PASSWORD},
-    )
+    assert refused.status_code == 403
+    assert refused.json() == {"detail": "Send current_password too."}
+    change = {"email": "New@example.com", "current_password": PASSWORD}
+    accepted = ann("PATCH", "/users/me", json=change)
     assert accepted.json() == ann.account | {"email": "new@example.com"}
     ann.email = "new@example.com"
     ann.log_in()
 
 
 def test_the_email_you_already_have_is_not_a_new_one(ann: Person) -> None:
-    assert (
-        ann("PATCH", "/users/me", json={"email": ann.email, "name": "Anna"}).json()[
-            "name"
-        ]
-        == "Anna"
-    )
+    change = {"email": ann.email, "name": "Anna"}
+    changed = ann("PATCH", "/users/me", json=change)
+    assert changed.json() == ann.account | {"name": "Anna"}
 
 
 def test_a_taken_email_is_refused_in_a_change_too(ann: Person, bob: Person) -> None:
-    answer = ann(
-        "PATCH",
-        "/users/me",
-        json={"email": "BOB@example.com", "current_password": PASSWORD},
-    )
-    assert (answer.status_code, answer.json()) == (
-        409,
-        {"detail": "Email already registered."},
-    )
+    change = {"email": "BOB@example.com", "current_password": PASSWORD}
+    answer = ann("PATCH", "/users/me", json=change)
+    assert (answer.status_code, answer.json()) == TAKEN
     assert ann("GET", "/users/me").json() == ann.account
 
 
@@ -119,41 +91,24 @@ def test_a_new_password_ends_the_other_tokens_and_keeps_the_one_that_made_it(
     ann.log_in()
     for wrong in ({"current_password": "wrong"}, {"current_password": "x" * 100}):
         refused = ann("PATCH", "/users/me", json={"password": "new one"} | wrong)
-        assert (refused.status_code, refused.json()) == (
-            403,
-            {"detail": "Current password is incorrect."},
-        )
-    assert (
-        ann(
-            "PATCH",
-            "/users/me",
-            json={"password": "new one", "current_password": PASSWORD},
-        ).status_code
-        == 200
-    )
+        assert refused.status_code == 403
+        assert refused.json() == {"detail": "Current password is incorrect."}
+    change = {"password": "new one", "current_password": PASSWORD}
+    assert ann("PATCH", "/users/me", json=change).status_code == 200
     assert ann("GET", "/users/me").status_code == 200
     assert ann.client.get("/api/users/me", headers=other).status_code == 401
-    assert (
-        ann.client.post(
-            "/api/login", data={"username": ann.email, "password": PASSWORD}
-        ).status_code
-        == 401
-    )
+    old = {"username": ann.email, "password": PASSWORD}
+    assert ann.client.post("/api/login", data=old).status_code == 401
     ann.log_in("new one")
 
 
 def test_an_administrator_changes_anybody_without_a_current_password(
     ann: Person, root: Person
 ) -> None:
-    answer = root(
-        "PATCH",
-        f"/users/{ann.id}",
-        json={"password": "reset", "email": "a@example.com", "is_admin": True},
-    )
-    assert answer.json() == ann.account | {"email": "a@example.com", "is_admin": True}
-    assert ann("GET", "/users/me").status_code == 401, (
-        "a new password ends the account's tokens"
-    )
+    change = {"email": "a@example.com", "is_admin": True}
+    answer = root("PATCH", f"/users/{ann.id}", json=change | {"password": "reset"})
+    assert answer.json() == ann.account | change
+    assert ann("GET", "/users/me").status_code == 401, "a new password ends her tokens"
     assert root("GET", f"/users/{ann.id}").json() == answer.json()
     ann.email = "a@example.com"
     ann.log_in("reset")
@@ -167,14 +122,10 @@ def test_deleting_takes_the_account_and_its_tokens(
     answer = ann("DELETE", path.format(id=ann.id))
     assert (answer.status_code, answer.content) == (204, b"")
     assert ann("GET", "/users/me").status_code == 401
-    assert [token["user_id"] for token in stored("token")["token"]] == [root.id]
+    assert [token["user_id"] for token in stored("token")] == [root.id]
     assert root("GET", f"/users/{ann.id}").json() == {"detail": "User not found."}
-    assert (
-        ann.client.post(
-            "/api/login", data={"username": ann.email, "password": PASSWORD}
-        ).status_code
-        == 401
-    )
+    login = {"username": ann.email, "password": PASSWORD}
+    assert ann.client.post("/api/login", data=login).status_code == 401
 
 
 def test_an_id_is_never_handed_out_again(root: Person) -> None:
@@ -191,31 +142,21 @@ def test_a_path_means_the_same_with_a_slash_at_its_end(ann: Person) -> None:
         answer = ann("GET", path, follow_redirects=False)
         assert (answer.status_code, answer.json()) == (200, ann.account)
     body = {"name": "Cid", "email": "cid@example.com", "password": "x"}
-    assert (
-        ann.client.post("/api/users/", json=body, follow_redirects=False).status_code
-        == 201
-    )
+    answer = ann.client.post("/api/users/", json=body, follow_redirects=False)
+    assert answer.status_code == 201
 
 
-def stored(*tables: str) -> dict[str, Any]:
+def stored(table: str) -> list[Any]:
     with engine.connect() as connection:
-        return {
-            table: [
-                dict(row)
-                for row in connection.exec_driver_sql(
-                    f'SELECT * FROM "{table}"'
-                ).mappings()
-            ]
-            for table in tables
-        }
+        rows = connection.exec_driver_sql(f'SELECT * FROM "{table}"').mappings()
+        return [dict(row) for row in rows]
 
 
 def test_the_database_holds_hashes_only(ann: Person) -> None:
-    rows = stored("user", "token")
-    user, token = rows["user"][0], rows["token"][0]
-    assert set(user) == ACCOUNT | {"hashed_password"}
+    (user,), (token,) = stored("user"), stored("token")
+    assert user.keys() >= ACCOUNT | {"hashed_password"}
     assert set(token) == {"hashed_token", "user_id", "expires_at"}
     assert user["hashed_password"].startswith("$2b$04$")
-    assert PASSWORD not in str(rows)
-    assert ann.token not in str(rows)
+    assert PASSWORD not in str(user)
+    assert ann.token not in str(token)
     assert len(ann.token) >= 43, "256 bits"
