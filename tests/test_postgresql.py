@@ -373,7 +373,8 @@ def test_a_start_does_not_wait_for_ever_with_all_requests_behind_it(
     url = new_database(server.url)
     project = Project(tmp_path, partial(serve, url=url))
     project.change(NAME, NAME + AGE)
-    code = "import core.data.postgresql as one; one.TABLE_TIMEOUT = '100ms'; import main;"
+    code = "import core.data.postgresql as one; one.TABLE_TIMEOUT = '100ms';"
+    code += "import main;"
     code += "from database import create_database; create_database()"
     settings = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
     start = partial(programs.run, "-c", code, folder=project.folder, settings=settings)
