@@ -14,9 +14,6 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 from uuid import UUID
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
     PlainSerializer,
     SerializeAsAny,
     WrapSerializer,
@@ -37,10 +34,6 @@ Model = TypeVar("Model", bound=SQLModel)
 # ---- PATCH: every field may be left out. ----
 
 
-def left_out() -> None:
-    """Stand for a field that was not sent; it is not in `model_fields_set`."""
-
-
 class Change(SQLModel):
     """What @all_optional adds to a model."""
 
@@ -59,9 +52,9 @@ def all_optional(model: type[Model]) -> type[Model]:
     for name, field in model.model_fields.items():
         optional = copy(field)
         optional.default = PydanticUndefined
-        optional.default_factory = left_out
+        optional.default_factory = NoneType  # None, which /docs does not show
         fields[name] = (field.annotation, optional)
-    made = create_model(model.__name__, __base__=(Change, model), **fields)
+    made: Any = create_model(model.__name__, __base__=(Change, model), **fields)
     return cast(type[Model], made)
 
 
@@ -70,6 +63,10 @@ def all_optional(model: type[Model]) -> type[Model]:
 # Types without a rule: whatever their columns hold passes.
 PLAIN_TYPES = [str, int, float, bool, bytes, Decimal, UUID, NoneType]
 PLAIN_TYPES += [datetime, date, time, timedelta]
+WRITERS = (PlainSerializer, WrapSerializer)
+FUNCTIONS = (FunctionType, property, classmethod, staticmethod)
+# It is written as what it is, not as what it should be.
+AS_IT_IS = cast(Any, SerializeAsAny)()
 
 
 def without_rules(model: type[Model]) -> type[Model]:
@@ -79,24 +76,15 @@ def without_rules(model: type[Model]) -> type[Model]:
     """
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        plain = Field(
-            alias=field.alias,
-            exclude=field.exclude,
-            title=field.title,
-            description=field.description,
-            examples=field.examples,
-            json_schema_extra=field.json_schema_extra,
-        )
-        kind = type_as_stored(field.annotation)
-        for part in field.metadata:
-            if isinstance(part, PlainSerializer | WrapSerializer):
-                kind = Annotated[kind, part]
-        fields[name] = (kind, plain)
-    config = ConfigDict(from_attributes=True, populate_by_name=True)
+        plain = copy(field)
+        plain.default, plain.default_factory = PydanticUndefined, None
+        plain.metadata = [part for part in field.metadata if isinstance(part, WRITERS)]
+        fields[name] = (type_as_stored(field.annotation), plain)
+    config: Any = {"from_attributes": True, "populate_by_name": True}
     for key, value in model.model_config.items():
         if key.startswith("ser_"):  # how bytes and durations are written
-            config.update({key: value})  # type: ignore[misc] # mypy cannot know the key
-    made = create_model(
+            config[key] = value
+    made: Any = create_model(
         model.__name__,
         __config__=config,
         __doc__=model.__doc__,
@@ -105,7 +93,7 @@ def without_rules(model: type[Model]) -> type[Model]:
     )
     for name in model.__class_vars__ - SQLModel.__class_vars__:
         setattr(made, name, getattr(model, name))
-    return cast(type[Model], cast(type[BaseModel], made))
+    return cast(type[Model], made)
 
 
 def type_as_stored(annotation: Any) -> Any:
@@ -115,20 +103,12 @@ def type_as_stored(annotation: Any) -> Any:
         parts = list(get_args(annotation))
     if all(part in PLAIN_TYPES for part in parts):
         return annotation
-    return Annotated[annotation, WrapValidator(take_it), ANY_VALUE]
-
-
-ANY_VALUE = cast(
-    Any, SerializeAsAny
-)()  # written as what it is, not as what it should be
+    return Annotated[annotation, WrapValidator(take_it), AS_IT_IS]
 
 
 def take_it(value: Any, _check: object) -> Any:
     """Take what is stored, such as a member that an Enum no longer has."""
     return value
-
-
-FUNCTIONS = (FunctionType, property, classmethod, staticmethod)
 
 
 def find_functions(model: type[Model]) -> dict[str, Any]:

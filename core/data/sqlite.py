@@ -1,8 +1,7 @@
 """SQLite: one file, or a database in memory. Loaded only when it is in use.
 
 A transaction that may write begins with the write lock. A file that is replaced while
-the server runs is left alone, and so is the new one. After `close` the file is the only
-one, and holds everything.
+the server runs is left alone, and so is the new one.
 """
 
 import contextlib
@@ -12,15 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    ExceptionContext,
-    QueuePool,
-    event,
-    func,
-)
+from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, event, func
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import create_engine
 
@@ -38,19 +29,18 @@ MODE = DATABASE.parameters.get("mode", "rwc")
 READ_ONLY = MODE == "ro"
 LOCK_TIMEOUT = float(DATABASE.parameters.get("timeout", 4))  # seconds
 MAX_WAL = 8 * 1024 * 1024  # bytes; without long reads it grows to about 4 MiB
-
-FileId = tuple[int, int] | None
+BEGIN = "BEGIN" if READ_ONLY else "BEGIN IMMEDIATE"
 
 
 class Opened:
-    """The file that was there at the start."""
+    """The database that was there at the start."""
 
-    id: FileId = None
+    file: tuple[int, int] | None = None
     is_told = False  # that it is there no longer
     memory: sqlite3.Connection | None = None  # which ends with its last connection
 
 
-def file_id() -> FileId:
+def find_file() -> tuple[int, int] | None:
     """Tell which file is at the path now; None if there is none, or none is used."""
     if FILE is None:
         return None
@@ -67,7 +57,7 @@ def check() -> None:
 
     Nothing is opened there: SQLite would write the old file's -wal into the new one.
     """
-    if Opened.id is None or file_id() == Opened.id:
+    if Opened.file is None or find_file() == Opened.file:
         return
     if not Opened.is_told:
         Opened.is_told = True
@@ -107,8 +97,7 @@ def connect() -> sqlite3.Connection:
 
 def begin(connection: Connection) -> None:
     """Take the write lock first: when a reader starts to write, it may be taken."""
-    statement = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
-    if statement:
+    if statement := connection.get_execution_options().get("begin", BEGIN):
         connection.exec_driver_sql(statement)
 
 
@@ -144,6 +133,8 @@ def limit(connection: Connection, seconds: float) -> None:
 
 # ---- Start and stop ----
 
+CANNOT_OPEN = f"DATABASE_URL: {DATABASE.name!r} cannot be opened"
+
 
 def open_database(_engine: Engine) -> None:
     """Make the file if there is none. Only its owner can read it."""
@@ -152,20 +143,15 @@ def open_database(_engine: Engine) -> None:
         log.info("In memory: each worker has its own accounts, until it ends")
         return
     try:
-        if FILE.is_dir():
-            raise IsADirectoryError("a folder, not a file")
-        if not FILE.parent.is_dir():
-            raise NotADirectoryError(f"there is no folder {str(FILE.parent)!r}")
         if MODE == "rwc":
             FILE.touch(mode=0o600)
         elif not FILE.exists():
-            raise FileNotFoundError(
-                f"there is no such file, and mode={MODE} makes none"
-            )
+            raise OSError(f"there is no such file, and mode={MODE} makes none")
+        if FILE.is_dir():
+            raise OSError("it is a folder")
     except OSError as error:
-        reason = f"DATABASE_URL: {DATABASE.name!r} cannot be opened: {error}"
-        raise StartRefused(reason) from None
-    Opened.id = file_id()
+        raise StartRefused(f"{CANNOT_OPEN}: {error}") from None
+    Opened.file = find_file()
     Opened.is_told = False
     # Its companions, too: a copy that was put here may have brought them.
     for ending in ("", "-wal", "-shm"):
@@ -178,8 +164,6 @@ def open_database(_engine: Engine) -> None:
 @contextlib.contextmanager
 def alone(engine: Engine) -> Iterator[Connection]:
     """Begin a transaction that other starts wait for, as it waits for theirs."""
-    if READ_ONLY:  # there is no write lock to take
-        engine = engine.execution_options(begin="BEGIN")
     with engine.connect() as connection:
 
         def lock() -> str:
@@ -189,7 +173,7 @@ def alone(engine: Engine) -> Iterator[Connection]:
                 return f"{first_line(error)}, by another start or another program"
             return ""
 
-        keep_trying(lock, f"DATABASE_URL: {DATABASE.name!r} cannot be opened")
+        keep_trying(lock, CANNOT_OPEN)
         yield connection
         connection.commit()
 
@@ -200,11 +184,10 @@ def close() -> None:
         return
     wal = FILE.with_name(FILE.name + "-wal")
     for _ in range(20):  # workers that close at the same moment leave it to each other
-        if file_id() != Opened.id or not wal.exists():
-            break
-        time.sleep(0.05)
-        with contextlib.suppress(sqlite3.Error):
-            connect().close()
+        if wal.exists() and find_file() == Opened.file:
+            time.sleep(0.05)
+            with contextlib.suppress(sqlite3.Error):
+                connect().close()
 
 
 # ---- Errors ----
@@ -215,7 +198,6 @@ PASSING = {
     sqlite3.SQLITE_LOCKED: "The database is locked.",
     sqlite3.SQLITE_READONLY: "The database is read-only.",
     sqlite3.SQLITE_FULL: "The database is full, or its disk is.",
-    sqlite3.SQLITE_NOMEM: "The database has no memory left.",
     sqlite3.SQLITE_IOERR: "The disk of the database does not work.",
     sqlite3.SQLITE_CANTOPEN: "The database file cannot be opened.",
     sqlite3.SQLITE_NOTADB: "The database file is not a database.",
@@ -246,6 +228,6 @@ def find_broken(error: DBAPIError) -> Broken:
     return Broken(rule, table, names.replace(f"{table}.", ""))
 
 
-def in_lower_case(column: Any, _q: str) -> ColumnElement[str]:
+def in_lower_case(column: Any, _q: str) -> Any:
     """Build lower(column), which is `lower` above."""
     return func.lower(column)

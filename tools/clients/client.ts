@@ -67,7 +67,8 @@ while (true) {
   names.push(...page.data.map((user) => user.name));
   const next = page.response.headers.get("Link")?.match(/<(.+)>/)?.[1];
   if (next === undefined) break;
-  page = await listPage(new URL(next).searchParams.get("after")!);
+  const url = new URL(next, page.response.url); // `Link` is a path
+  page = await listPage(url.searchParams.get("after")!);
 }
 console.log(names.join(" "));
 
