@@ -27,7 +27,8 @@ sign_ups = Line(CORES, 30, TooBusy, longest=100)
 async def turn_at(line: Line, request: Request, key: str = "") -> AsyncIterator[None]:
     """Wait for a turn to hash; raises 429 and 503."""
     async with line.turn(client_network(request), key):
-        if await request.is_disconnected():
+        is_gone = await request.is_disconnected()
+        if is_gone:
             raise ClientGone
         yield
 

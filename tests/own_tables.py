@@ -224,6 +224,11 @@ def read_user(user: CurrentUser) -> str:
     return user.name
 
 
+@router.get("/own/again", name="read_user")
+def read_user_again() -> None:
+    """Has the name and the tag of the one above."""
+
+
 @router.get("/slashed/")
 def read_slashed() -> str:
     return "here"

@@ -17,7 +17,7 @@ import httpx2 as httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import exc, text
 from sqlmodel import create_engine
 
 from accounts import passwords
@@ -389,13 +389,42 @@ def test_searches_end_when_their_clients_go_and_when_the_server_stops(
         assert answer.status_code == 200 or int(answer.headers["Retry-After"]) >= 1
 
 
-def test_a_mistake_in_the_sql_of_a_search_is_500(client: TestClient) -> None:
+ENDLESS = (
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n)"
+    " SELECT count(*) AS number FROM n"
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "status"),
+    [(ENDLESS, 503), ('SELECT no_such_column FROM "user"', 500)],
+)
+def test_a_search_that_takes_too_long_is_503_and_a_mistake_in_it_is_500(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, statement: str, status: int
+) -> None:
+    monkeypatch.setattr(reads, "SECONDS", 1)
     app = FastAPI()
     errors.install(app, {}, {})
 
     @app.get("/")
     async def search(request: Request) -> Rows:
-        return await scan(request, text('SELECT no_such_column FROM "user"'))
+        return await scan(request, text(statement))
 
     with TestClient(app, raise_server_exceptions=False) as other:
-        assert other.get("/").status_code == 500
+        answer = other.get("/")
+    assert answer.status_code == status
+    if status == 503:
+        assert answer.json()["detail"].startswith("A search or a count may")
+
+
+def test_when_no_connection_is_free_the_answer_is_503() -> None:
+    app = FastAPI()
+    errors.install(app, {}, {})
+
+    @app.get("/")
+    def wait_in_vain() -> None:
+        raise exc.TimeoutError("QueuePool limit reached")
+
+    with TestClient(app) as other:
+        answer = other.get("/")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

@@ -355,6 +355,7 @@ def test_two_functions_of_one_name_have_two_operation_ids(server: Server) -> Non
     assert len(set(ids)) == len(ids)
     assert paths["/api/users/{user_id}"]["get"]["operationId"] == "read_user"
     assert paths["/api/own"]["get"]["operationId"] == "things_read_user"
+    assert "again" in paths["/api/own/again"]["get"]["operationId"]
     assert not server.logged("Duplicate Operation ID")
 
 

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,22 @@ def start_code(
 ) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)} | settings
     return programs.run("-c", code, folder=folder, settings=environment)
+
+
+@pytest.mark.sqlite
+def test_a_start_waits_for_whoever_has_locked_the_file(
+    serve: Serve, tmp_path: Path
+) -> None:
+    serve().stop()
+    file = tmp_path / "app.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with starting(tmp_path, f"sqlite:///{file}?timeout=0.1") as process:
+            log = wait_for(tmp_path, "Waiting for up to 30 s")
+            assert "database is locked, by another start or another program" in log
+            assert process.poll() is None
+            other.execute("ROLLBACK")
+            wait_for(tmp_path, "Application startup complete")
 
 
 # ---- PostgreSQL. ----

@@ -110,10 +110,10 @@ def leave_read_only_server(context: ExceptionContext) -> None:
 
 def hide_row(context: ExceptionContext) -> None:
     """Cut messages, for the log: on the second line PostgreSQL shows the whole row."""
-    for error in (context.original_exception, context.sqlalchemy_exception):
-        if error is not None and error.args:
-            line = str(error.args[0]).partition("\n")[0]
-            error.args = (line, *error.args[1:])
+    both = (context.original_exception, context.sqlalchemy_exception)
+    for error in filter(None, both):
+        lines = [str(part).partition("\n")[0] for part in error.args[:1]]
+        error.args = (*lines, *error.args[1:])
 
 
 def make_engine() -> Engine:

@@ -41,9 +41,8 @@ class Opened:
 
 
 def find_file() -> tuple[int, int] | None:
-    """Tell which file is at the path now; None if there is none, or none is used."""
-    if FILE is None:
-        return None
+    """Tell which file is at the path now; None if there is none."""
+    assert FILE is not None
     try:
         # os.stat, not Path.stat: it is half the price, and every request pays it.
         found = os.stat(FILE)  # noqa: PTH116

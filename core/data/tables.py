@@ -119,6 +119,10 @@ class Comparison:
         ]
         unknown = [op for op in found.ops if isinstance(op, ops.DropColumnOp)]
         self.unknown = {op.column_name for op in unknown}
+        unique = [
+            op for op in found.ops if isinstance(op, ops.CreateUniqueConstraintOp)
+        ]
+        self.unique = [list(op.columns) for op in unique]
         self.made = [op for op in found.ops if isinstance(op, ops.CreateIndexOp)]
         self.dropped = [op for op in found.ops if isinstance(op, ops.DropIndexOp)]
         # On SQLite, SQLAlchemy misses the ON DELETE of a column that was added later:
@@ -252,10 +256,8 @@ class Comparison:
     def make_unique(self, change: ops.CreateUniqueConstraintOp) -> None:
         """Add a unique index, since SQLite adds no constraint to a table."""
         columns = list(change.columns)
-        for index in self.dropped:
-            if [column.name for column in index.to_index().columns] == columns:
-                self.dropped.remove(index)  # it was made here earlier
-                return
+        if columns in [columns_of(index) for index in self.dropped]:
+            return  # it was made here earlier
         name = str(change.constraint_name or f"uq_{self.table}_{'_'.join(columns)}")
         self.add(name, ops.CreateIndexOp(name, self.table, columns, unique=True))
 
@@ -263,11 +265,11 @@ class Comparison:
         """Add indexes; drop only those of the same names."""
         names = [index.index_name for index in self.made]
         for index in self.dropped:
-            name = str(index.index_name)
-            columns = {column.name for column in index.to_index().columns}
+            name, columns = str(index.index_name), columns_of(index)
+            is_known = self.unknown.isdisjoint(columns) and columns not in self.unique
             if name in names:
                 self.add(name, index)
-            elif index.to_index().unique and not columns & self.unknown:
+            elif index.to_index().unique and is_known:  # any other does no harm
                 self.refuse(name, f'unique in the database alone: DROP INDEX "{name}"')
         for made in self.made:
             self.add(str(made.index_name), made)
@@ -277,3 +279,7 @@ def keys_of(change: ops.DropConstraintOp) -> list[str]:
     """Return the columns of a reference or a unique constraint."""
     constraint: Any = change.to_constraint()
     return [column.name for column in constraint.columns]
+
+
+def columns_of(index: ops.DropIndexOp) -> list[str]:
+    return [column.name for column in index.to_index().columns]
