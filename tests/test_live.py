@@ -501,3 +501,57 @@ def test_a_folder_that_a_file_replaces_is_503_and_comes_back(
     folder.unlink()
     (tmp_path / "away").rename(folder)
     assert ann("GET", "/users/me").json() == ann.account
+
+
+# ---- Several event loops in one process ----
+
+FOUR_LOOPS = """
+import threading
+from fastapi.testclient import TestClient
+from main import app
+
+first_is_over = threading.Event()
+statuses = {}
+
+
+def use(number, client):
+    body = {"name": "x", "email": f"{number}@example.com", "password": "secret"}
+    found = [client.post("/api/users", json=body).status_code]
+    form = {"username": body["email"], "password": "secret"}
+    answer = client.post("/api/login", data=form)
+    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    for _ in range(20):
+        found.append(client.get("/api/users/me", headers=headers).status_code)
+        change = {"name": "New"}
+        answer = client.patch("/api/users/me", headers=headers, json=change)
+        found.append(answer.status_code)
+    return found
+
+
+def serve(number):
+    with TestClient(app) as client:
+        found = use(f"{number}-before", client)
+        if number:
+            first_is_over.wait()
+            found += use(f"{number}-after", client)
+        statuses[number] = found
+    first_is_over.set()
+
+
+threads = [threading.Thread(target=serve, args=[number]) for number in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+for number in range(4):
+    print(statuses[number].count(201), statuses[number].count(200))
+"""
+
+
+def test_servers_in_four_threads_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    url = empty_database(tmp_path)
+    settings = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
+    run = programs.run("-c", FOUR_LOOPS, folder=ROOT, settings=settings)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["1 40", "2 80", "2 80", "2 80"]
+    assert "Traceback" not in run.stderr
