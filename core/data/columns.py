@@ -51,8 +51,12 @@ class Misfit(Exception):
 def fit_columns(mapper: Mapper[Any], _connection: object, row: Any) -> None:
     """Check and normalise what is new in a row; raises Misfit."""
     state = inspect(row)
-    old = state.unmodified if state.has_identity else set()
     fields = getattr(type(row), "model_fields", {})
+    old, defaults = set(), set()
+    if state.has_identity:
+        old = state.unmodified
+    elif fields:
+        defaults = fields.keys() - row.model_fields_set
     mistakes = []
     for attribute in mapper.column_attrs:
         name = attribute.key
@@ -60,8 +64,7 @@ def fit_columns(mapper: Mapper[Any], _connection: object, row: Any) -> None:
         if value is None or name in old:
             continue
         # Nobody sent a default. A naive datetime.now() there is a mistake in the code.
-        is_default = fields and name not in row.model_fields_set
-        if is_default and isinstance(value, datetime):
+        if name in defaults and isinstance(value, datetime):
             continue
         try:
             setattr(row, name, fit(value, attribute.columns[0].type))
