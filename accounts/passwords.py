@@ -27,10 +27,15 @@ sign_ups = Line(CORES, 30, TooBusy, longest=100)
 async def turn_at(line: Line, request: Request, key: str = "") -> AsyncIterator[None]:
     """Wait for a turn to hash; raises 429 and 503."""
     async with line.turn(client_network(request), key):
-        is_gone = await request.is_disconnected()
-        if is_gone:
-            raise ClientGone
+        await check_connection(request)
         yield
+
+
+async def check_connection(request: Request) -> None:
+    """Raise ClientGone if nobody waits for the answer."""
+    is_gone = await request.is_disconnected()
+    if is_gone:
+        raise ClientGone
 
 
 async def hash_password(password: str, request: Request) -> str:

@@ -390,6 +390,21 @@ def test_what_is_no_longer_unique_is_refused_with_a_way_out(project: Project) ->
     assert cid("PATCH", "/users/me", json={"name": "Ann"}).status_code == 200
 
 
+def test_a_field_with_an_index_can_become_unique(project: Project) -> None:
+    project.change("Field(max_length", "Field(index=True, max_length")
+    server = project.serve()
+    assert added(server) == "ix_user_name"
+    server.stop()
+    project.change("index=True, max_length", "unique=True, max_length")
+    server = project.serve()
+    assert added(server) == "uq_user_name"
+    bob = on(server, project.bob)
+    assert bob("PATCH", "/users/me", json={"name": "Ann"}).status_code == 409
+    server.stop()
+    server = project.serve()
+    assert added(server) == ""
+
+
 def test_what_the_database_refuses_is_reported_in_one_line(project: Project) -> None:
     project.sql("UPDATE \"user\" SET name = 'same'")
     project.sql("CREATE TABLE elsewhere (id INTEGER)")

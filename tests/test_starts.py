@@ -31,8 +31,12 @@ def starting(folder: Path, url: str, **settings: str) -> Iterator[Any]:
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # not killed: coverage writes what it measured at the end
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def wait_for(folder: Path, text: str) -> str:

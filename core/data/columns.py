@@ -52,11 +52,12 @@ def fit_columns(mapper: Mapper[Any], _connection: object, row: Any) -> None:
     """Check and normalise what is new in a row; raises Misfit."""
     state = inspect(row)
     fields = getattr(type(row), "model_fields", {})
-    old, defaults = set(), set()
+    old: set[str] = set()
+    defaults: set[str] = set()
     if state.has_identity:
         old = state.unmodified
-    elif fields:
-        defaults = fields.keys() - row.model_fields_set
+    else:
+        defaults = fields.keys() - getattr(row, "model_fields_set", set())
     mistakes = []
     for attribute in mapper.column_attrs:
         name = attribute.key

@@ -256,7 +256,8 @@ class Comparison:
     def make_unique(self, change: ops.CreateUniqueConstraintOp) -> None:
         """Add a unique index, since SQLite adds no constraint to a table."""
         columns = list(change.columns)
-        if columns in [columns_of(index) for index in self.dropped]:
+        unique = [index for index in self.dropped if index.to_index().unique]
+        if columns in [columns_of(index) for index in unique]:
             return  # it was made here earlier
         name = str(change.constraint_name or f"uq_{self.table}_{'_'.join(columns)}")
         self.add(name, ops.CreateIndexOp(name, self.table, columns, unique=True))
