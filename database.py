@@ -22,9 +22,9 @@ __all__ = ["Rows", "SessionDep", "create_database", "engine", "read"]
 
 
 async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
-    """Give a session to one request: SQLModel's own, safe in a crowd.
+    """Give each request a session of its own: an ordinary SQLModel Session.
 
-    A few are open at once; the others wait in line. On SQLite a request that may write
+    Only a few are open at once; other requests wait. On SQLite a request that may write
     has the database to itself from its first query on. On PostgreSQL, lock what you
     check: `session.get(…, with_for_update=True)`. A GET should only read.
     """
@@ -32,15 +32,15 @@ async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
         yield session
 
 
-# "function": the session is closed before the answer is sent. Use it in `def`, not in
-# `async def`, where its queries would keep everybody waiting.
+# "function": the session is closed before the answer is sent. Use it in `def`, which
+# runs in a thread. In `async def` its queries would block all other requests.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def create_database() -> None:
     """Create missing tables and columns, and log how many accounts there are.
 
-    Raises StartRefused if that cannot be done, or a model cannot work.
+    Raises StartRefused if that cannot be done, or if a field is in the wrong class.
     """
     check_fields(
         User,

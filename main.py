@@ -23,11 +23,11 @@ from routers import login_router, user_router
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """Run what is above yield before the first request, and the rest at the end."""
-    with server.starting():
+    """Run what is above yield before the first request; requests come at yield."""
+    with server.starting():  # a refused start is one line, without a traceback
         create_database()
         openapi.check_routes(app, get_session, hidden="hashed_password")
-    with server.running(app):
+    with server.running(app):  # when the server stops, this closes all connections
         yield
 
 
@@ -51,6 +51,7 @@ app = FastAPIOffline(
 )
 app.include_router(user_router.router)
 app.include_router(login_router.router)
+# Every error is an answer with "detail", 409 for an email that is taken included.
 errors.install(app, TAKEN, HINTS)
 middleware.install(app)
 journal.install()
@@ -76,7 +77,7 @@ async def live() -> dict[str, str]:
 
 @app.get("/", include_in_schema=False)
 async def root(request: Request) -> RedirectResponse:
-    # root_path is the prefix behind a proxy or in another app, usually empty.
+    # The path under which a proxy, or an app that mounts this one, serves it.
     return RedirectResponse(request.scope["root_path"] + "/docs")
 
 

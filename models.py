@@ -1,4 +1,4 @@
-"""The SQLModel classes. Each is a schema, and with table=True it is a table as well."""
+"""The classes of accounts: schemas, and with table=True tables as well."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -10,7 +10,7 @@ from core.data.audiences import all_optional, without_rules
 from core.texts import is_storable, normal_address, not_blank, one_line
 
 MAX_NAME = 100  # characters
-MAX_ID = 2**31 - 1  # what the column of an id holds on PostgreSQL
+MAX_ID = 2**31 - 1  # the largest integer that PostgreSQL's INTEGER holds
 MAX_PASSWORD = 72  # bytes in UTF-8: bcrypt's limit
 
 
@@ -23,7 +23,7 @@ def now() -> datetime:
 
 def clean_name(name: str) -> str:
     name = one_line(name)
-    if len(name) > MAX_NAME:  # in this form a few letters are two characters
+    if len(name) > MAX_NAME:  # one_line's Unicode form (NFC) can be longer
         raise ValueError("A name has at most 100 characters")
     return name
 
@@ -36,8 +36,8 @@ def fits_bcrypt(password: str) -> str:
     return password
 
 
-# A type with its rules, as in FastAPI's manual. "Before" runs ahead of pydantic's own
-# check of the type, "After" behind it.
+# A type with its rules. "Before" runs before pydantic's own check of the type, "After"
+# runs after it.
 Name = Annotated[str, BeforeValidator(not_blank), AfterValidator(clean_name)]
 Email = Annotated[str, BeforeValidator(not_blank), AfterValidator(normal_address)]
 Password = Annotated[str, BeforeValidator(not_blank), AfterValidator(fits_bcrypt)]
@@ -58,7 +58,7 @@ class UserBase(SQLModel):
     A field added here is in the table, in sign-up, PATCH, every answer and /docs.
     """
 
-    # A field with an alias can be set by its own name, too.
+    # If you give a field an alias, its own name is still accepted.
     model_config = {"populate_by_name": True}
 
     name: Name = Field(max_length=MAX_NAME, schema_extra={"examples": ["John Doe"]})
@@ -83,7 +83,8 @@ class User(UserBase, table=True):
     hashed_password: str
 
 
-@without_rules  # answers show old rows, even if they break a newer rule
+# The same fields without validators: an old row may break a newer rule.
+@without_rules
 class UserPublic(UserBase):
     """What every answer shows."""
 
@@ -102,7 +103,8 @@ class UserCreate(UserBase):
     password: Password = Field(schema_extra={"examples": ["secret"]})
 
 
-@all_optional  # as if each field had `= None` in SQLModel's HeroUpdate
+# Every field may be left out, as in SQLModel's HeroUpdate. But null is refused.
+@all_optional
 class UserUpdate(UserCreate):
     """What people send to change an account."""
 

@@ -1,4 +1,4 @@
-"""Who is asking, and about whose account: what routers take as parameters."""
+"""What routers take as parameters: who is asking, whose account, checked passwords."""
 
 import re
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ BearerToken = Annotated[str | None, Depends(oauth2_scheme)]
 
 
 async def get_current_user(token: BearerToken) -> UserPublic:
-    """Return the account whose token it is; raises 401."""
+    """Return the account this token belongs to; raises 401."""
     access = await find_access(token)
     return access.user
 
@@ -34,7 +34,7 @@ CurrentUser = Annotated[UserPublic, Depends(get_current_user)]
 
 
 async def get_current_admin(user: CurrentUser) -> UserPublic:
-    """Return the administrator whose token it is; raises 401 and 403."""
+    """Return the administrator this token belongs to; raises 401 and 403."""
     if not user.is_admin:
         raise AdministratorsOnly
     return user
@@ -54,7 +54,7 @@ def is_id_or_me(user_id: str) -> str:
     raise ValueError("An id, or me")
 
 
-# What /docs shows: it cannot look inside a function that checks.
+# What /docs shows: it cannot see what a validator function does.
 ID_OR_ME: JsonDict = {
     "anyOf": [
         {"type": "integer", "minimum": 1, "maximum": MAX_ID},
@@ -72,7 +72,8 @@ UserId = Annotated[
 async def get_access(token: BearerToken, user_id: UserId) -> Access:
     """Find who is asking (`asker_id`), and the account in the path (`user`).
 
-    Raises 401, 404, and 403 for somebody else's account, whether or not it exists.
+    Raises 401, and 404 if an administrator asks for an account that does not exist.
+    Anybody else gets 403 for every account but their own.
     """
     if user_id == "me":
         return await find_access(token)
@@ -85,8 +86,8 @@ AccessDep = Annotated[Access, Depends(get_access)]
 async def get_delete_permit(
     access: AccessDep, request: Request
 ) -> AsyncIterator[Permit]:
-    """Say what allows a deletion. What comes after `yield` runs when it has worked."""
-    permit = Permit(access, {})
+    """Make the Permit of a deletion; log it, after a success, for an administrator."""
+    permit = Permit(access, {})  # nothing to change
     yield permit
     permit.note(request)
 
@@ -94,7 +95,10 @@ async def get_delete_permit(
 async def get_update_permit(
     access: AccessDep, user: UserUpdate, request: Request
 ) -> AsyncIterator[Permit]:
-    """Check and hash passwords, which is slow, before there is a session."""
+    """Make the Permit of a change, with passwords checked and hashed; log it, too.
+
+    Stands left of the session in the router: hashing is slow and needs no database.
+    """
     permit = Permit(access, user.model_dump(exclude_unset=True))
     await permit.ask(request)
     yield permit
@@ -105,9 +109,10 @@ DeletePermit = Annotated[Permit, Depends(get_delete_permit, scope="function")]
 UpdatePermit = Annotated[Permit, Depends(get_update_permit, scope="function")]
 
 
-# ---- Passwords, hashed before there is a session: that takes 0.2 s ----
+# ---- Passwords. Hashing takes 0.2 s, so it comes before the session. ----
 
 
+# The same body as in create_user, under the same name: FastAPI reads it once.
 async def get_hashed_password(user: UserCreate, request: Request) -> str:
     """Hash the password of a sign-up; raises 429 and 503."""
     return await hash_password(user.password, request)

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/api", tags=["log in"])
 @router.post("/login", responses=refusals.LOG_IN)
 def log_in(proof: LoginProof, session: SessionDep) -> TokenPublic:
     """Log in: `username` is the email. The answer says how long its token lasts."""
-    # Locked until the commit; the password may have changed while it was checked.
+    # Lock the row until the commit. Its password may have changed during the check.
     user = session.get(User, proof.user_id, with_for_update=True)
     if user is None or not proof.still_holds(user):
         raise refusals.WrongLogin

@@ -30,8 +30,9 @@ def create_user(
     """Sign up."""
     new_user = User.model_validate(user, update={"hashed_password": hashed_password})
     session.add(new_user)
-    session.commit()
-    # Where the new account can be read: behind a proxy this path has a prefix, too.
+    session.commit()  # an email that is taken is a 409: errors.install() in main.py
+    # No refresh(): our sessions keep the values after a commit.
+    # Where the new account can be read. Behind a proxy the path has its prefix.
     response.headers["Location"] = f"{request.url.path}/{new_user.id}"
     return new_user
 
@@ -70,12 +71,13 @@ async def read_user(access: AccessDep) -> UserPublic:
 @router.patch("/{user_id}", response_model=UserPublic, responses=refusals.CHANGE)
 def update_user(user: UserUpdate, permit: UpdatePermit, session: SessionDep) -> User:
     """Change what you send. Your own email and password need `current_password`."""
-    # Checked again, where nobody else can change it: 401, 403, 404.
+    # While a password was hashed, the account or the token may have gone. This checks
+    # again (401, 403, 404), and nobody else can change the row until the commit.
     db_user = permit.lock(session)
     changes = user.model_dump(exclude_unset=True)
     db_user.sqlmodel_update(changes, update=permit.new_hash)
     session.add(db_user)
-    if permit.new_hash:  # a new password ends all log-ins but this one
+    if permit.new_hash:  # a new password ends all other log-ins of this account
         permit.end_other_tokens(session)
     session.commit()
     return db_user
