@@ -405,6 +405,17 @@ def test_a_field_with_an_index_can_become_unique(project: Project) -> None:
     assert added(server) == ""
 
 
+def test_a_column_keeps_the_length_that_is_removed(project: Project) -> None:
+    limited = '    motto: str = Field(default="", max_length=5)\n'
+    project.change(NAME, NAME + limited)
+    project.serve().stop()
+    project.change(limited, '    motto: str = ""\n')
+    ann = on(project.serve(), project.ann)
+    expected = 422 if POSTGRESQL else 200  # SQLite stores any length
+    assert ann("PATCH", "/users/me", json={"motto": "Onwards"}).status_code == expected
+    assert ann("PATCH", "/users/me", json={"motto": "Ahead"}).status_code == 200
+
+
 def test_what_the_database_refuses_is_reported_in_one_line(project: Project) -> None:
     project.sql("UPDATE \"user\" SET name = 'same'")
     project.sql("CREATE TABLE elsewhere (id INTEGER)")
