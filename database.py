@@ -8,10 +8,10 @@ from typing import Annotated
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from sqlmodel import Session, func, select
+from sqlmodel import Session
 
 from core.data.audiences import check_fields
-from core.data.reads import Rows, read
+from core.data.reads import Rows, count_rows, read
 from core.data.sessions import engine, open_all, open_session
 from core.data.tables import create_or_extend_tables
 from core.settings import DATABASE
@@ -51,8 +51,6 @@ def create_database() -> None:
     )
     open_all()
     added = create_or_extend_tables()
-    with Session(engine.execution_options(begin="BEGIN")) as session:
-        users = session.exec(select(func.count()).select_from(User)).one()
-    log.info("Database: %s, accounts: %s", DATABASE.name, users)
+    log.info("Database: %s, accounts: %s", DATABASE.name, count_rows(User))
     if added:
         log.info("added %s", ", ".join(added))

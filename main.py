@@ -9,14 +9,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import select
 
 from accounts.refusals import HINTS, TAKEN
 from core import server
-from core.refusals import DatabaseUnavailable
+from core.data.reads import check_readable
 from core.web import errors, journal, middleware, openapi
-from database import create_database, get_session, read
+from database import create_database, get_session
 from models import User
 from routers import login_router, user_router
 
@@ -43,29 +41,21 @@ app = FastAPIOffline(
     version="1.0.0",
     description=DESCRIPTION,
     openapi_tags=[{"name": "users"}, {"name": "log in"}, {"name": "health"}],
-    redoc_url=None,
     lifespan=lifespan,
-    routes=[openapi.DOCUMENT],
-    generate_unique_id_function=openapi.OperationIds(),
-    swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": True},
+    **openapi.OPTIONS,
 )
 app.include_router(user_router.router)
 app.include_router(login_router.router)
 # Every error is an answer with "detail", 409 for an email that is taken included.
-errors.install(app, TAKEN, HINTS)
+errors.install(app, taken_values=TAKEN, missing_fields=HINTS)
 middleware.install(app)
 journal.install()
-
-SELECT_ANY_USER = select(User.id).limit(1)
 
 
 @app.get("/health", tags=["health"], responses=openapi.documented())
 async def health() -> dict[str, str]:
     """Tell whether the table of accounts can be read: for who sends requests here."""
-    try:
-        await read(SELECT_ANY_USER)
-    except SQLAlchemyError:
-        raise DatabaseUnavailable from None
+    await check_readable(User)  # or it raises a 503
     return {"status": "ok"}
 
 

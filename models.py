@@ -28,7 +28,7 @@ def clean_name(name: str) -> str:
     return name
 
 
-def fits_bcrypt(password: str) -> str:
+def check_password(password: str) -> str:
     if not is_storable(password):
         raise ValueError("Contains characters that no password can have")
     if len(password.encode()) > MAX_PASSWORD:
@@ -40,7 +40,7 @@ def fits_bcrypt(password: str) -> str:
 # runs after it.
 Name = Annotated[str, BeforeValidator(not_blank), AfterValidator(clean_name)]
 Email = Annotated[str, BeforeValidator(not_blank), AfterValidator(normal_address)]
-Password = Annotated[str, BeforeValidator(not_blank), AfterValidator(fits_bcrypt)]
+Password = Annotated[str, BeforeValidator(not_blank), AfterValidator(check_password)]
 
 
 EMAIL_IN_DOCS = {

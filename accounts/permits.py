@@ -162,8 +162,8 @@ class Permit:
         )
         session.exec(statement)
 
-    def note(self, request: Request) -> None:
-        """Log what an administrator has done."""
+    def log_if_admin(self, request: Request) -> None:
+        """Log what somebody did as an administrator."""
         what = "deleted"
         if self.changes:
             what = f"changed {', '.join(self.changes)} of"

@@ -46,7 +46,7 @@ CurrentAdmin = Annotated[UserPublic, Depends(get_current_admin)]
 # ---- The account in the path ----
 
 
-def is_id_or_me(user_id: str) -> str:
+def check_id_or_me(user_id: str) -> str:
     if user_id == "me":
         return user_id
     if re.fullmatch("[1-9][0-9]{0,9}", user_id) and int(user_id) <= MAX_ID:
@@ -63,7 +63,7 @@ ID_OR_ME: JsonDict = {
 }
 UserId = Annotated[
     str,
-    AfterValidator(is_id_or_me),
+    AfterValidator(check_id_or_me),
     WithJsonSchema(ID_OR_ME),
     Path(description="An id, or `me` for your own."),
 ]
@@ -89,7 +89,7 @@ async def get_delete_permit(
     """Make the Permit of a deletion; log it, after a success, for an administrator."""
     permit = Permit(access, {})  # nothing to change
     yield permit
-    permit.note(request)
+    permit.log_if_admin(request)
 
 
 async def get_update_permit(
@@ -102,7 +102,7 @@ async def get_update_permit(
     permit = Permit(access, user.model_dump(exclude_unset=True))
     await permit.ask(request)
     yield permit
-    permit.note(request)
+    permit.log_if_admin(request)
 
 
 DeletePermit = Annotated[Permit, Depends(get_delete_permit, scope="function")]

@@ -11,8 +11,9 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import Request
-from sqlalchemy import Connection, Executable
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Executable, literal
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlmodel import Session, SQLModel, func, select
 
 from core.data.sessions import autocommit_engine, database, reading_engine, turn_at
 from core.refusals import ClientGone, DatabaseUnavailable, SearchTooLong
@@ -71,6 +72,21 @@ async def scan(request: Request, statement: Executable, **parameters: Any) -> Ro
         return await to_thread.run_sync(
             scan_in_thread, statement, parameters, limiter=NO_LIMIT
         )
+
+
+async def check_readable(table: type[SQLModel]) -> None:
+    """Raise 503 if a table cannot be read, whatever the reason."""
+    statement = select(literal(1)).select_from(table).limit(1)
+    try:
+        await read(statement)
+    except SQLAlchemyError:
+        raise DatabaseUnavailable from None
+
+
+def count_rows(table: type[SQLModel]) -> int:
+    """Count the rows of a table. Not in a request: it reads all of them."""
+    with Session(reading_engine) as session:
+        return session.exec(select(func.count()).select_from(table)).one()
 
 
 def read_in_thread(statement: Executable, parameters: dict[str, Any]) -> Rows:

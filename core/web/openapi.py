@@ -100,7 +100,13 @@ async def show_document(request: Request) -> JSONResponse:
     return JSONResponse(document)
 
 
-DOCUMENT = Route("/openapi.json", show_document, include_in_schema=False)
+# For FastAPI(…): the route above, and what a /docs without internet can do.
+OPTIONS: dict[str, Any] = {
+    "routes": [Route("/openapi.json", show_document, include_in_schema=False)],
+    "generate_unique_id_function": OperationIds(),
+    "swagger_ui_parameters": {"validatorUrl": None, "persistAuthorization": True},
+    "redoc_url": None,
+}
 
 
 def check_routes(app: FastAPI, get_session: Callable[..., Any], hidden: str) -> None:
