@@ -8,6 +8,7 @@ from core.refusals import (
     ComeAgain,
     Mistake,
     NotAForm,
+    NotFound,
     NotJSON,
     Refusal,
     TooManyWaiting,
@@ -49,8 +50,7 @@ class WrongCurrentPassword(Refusal):
     text = "Current password is incorrect."
 
 
-class UserNotFound(Refusal):
-    status = 404
+class UserNotFound(NotFound):
     text = "User not found."
 
 
@@ -82,6 +82,7 @@ PROOF = [CurrentPasswordMissing, WrongCurrentPassword, TooManyWrongPasswords]
 SIGN_UP = documented(*BODY, EmailTaken, *HASHING)
 SIGN_UP[201] = {"headers": document_header("Location", "Where the account is.")}
 ONE_USER = documented(*ACCOUNT)
+LIST = documented(*ACCESS, AdministratorsOnly)
 CHANGE = documented(*ACCOUNT, *BODY, *PROOF, EmailTaken, *HASHING)
 LOG_IN = documented(
     WrongLogin, BodyTooLarge, NotAForm, Mistake, *HASHING, TooManyWrongPasswords

@@ -41,6 +41,11 @@ class Unauthorized(Refusal):
         super().__init__(headers={"WWW-Authenticate": "Bearer"})
 
 
+class NotFound(Refusal):
+    status = 404
+    text = "Not found."
+
+
 class Conflict(Refusal):
     status = 409
     text = "This is taken, or other rows need it."
@@ -49,6 +54,9 @@ class Conflict(Refusal):
 class BodyTooLarge(Refusal):
     status = 413
     text = "A body has at most 64 KiB."
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"A body has at most {limit // 1024:,} KiB.")
 
 
 class NotJSON(Refusal):

@@ -49,7 +49,7 @@ USERS = paging.Listing(User, UserPublic, search=["name", "email"])
 @router.get(
     "",
     response_model=list[UserPublic],
-    responses=USERS.responses(*refusals.ACCESS, refusals.AdministratorsOnly),
+    responses=refusals.LIST | USERS.responses,
 )
 async def list_users(
     page: Annotated[UserPage, Query()],

@@ -16,6 +16,7 @@ from sqlalchemy import exc
 from sqlmodel import SQLModel
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.routing import Match, Mount
 
 from core import refusals
@@ -100,7 +101,8 @@ async def explain_http(request: Request, error: Exception) -> Response:
     """Answer 405 with every method of the path, and 413 in our words."""
     assert isinstance(error, HTTPException)
     if error.detail == "Content Too Large":
-        return await explain_refusal(request, refusals.BodyTooLarge())
+        limit = request.scope[MAX_BODY_SIZE_SCOPE_KEY]
+        return await explain_refusal(request, refusals.BodyTooLarge(limit))
     response = await http_exception_handler(request, error)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["Allow"] = ", ".join(find_methods(request))

@@ -21,7 +21,7 @@ from core import refusals
 from core.settings import CORS_ORIGIN_REGEX, CORS_ORIGINS
 from core.start import log
 
-MAX_BODY = 64 * 1024  # bytes
+MAX_BODY = 64 * 1024  # bytes, unless a route has its own: max_body_size=…
 MAX_HEADERS = 16 * 1024  # bytes, as in Node: a Content-Type of 5 MB takes 7 s to parse
 # Starlette decodes a form with any codec that it names: 64 KiB of punycode take 1 s.
 OTHER_CHARSET = re.compile(rb'multipart.*charset\s*=(?!\s*"?utf-?8\b)', re.IGNORECASE)
@@ -95,18 +95,28 @@ class PathAndHeadersMiddleware:
         await self.app(scope, receive, send_safely)
 
 
-def find_excess(scope: Scope) -> type[refusals.Refusal] | None:
+def find_excess(scope: Scope) -> refusals.Refusal | None:
     """Find what in a request is too large or costly, before anything looks into it."""
     size = 0
     for name, value in scope["headers"]:
         size += len(name) + len(value)
         if name == b"content-length":
-            digits = value.lstrip(b"0")  # int() refuses more than 4,300 of them
-            if len(digits) > len(str(MAX_BODY)) or int(digits or b"0") > MAX_BODY:
-                return refusals.BodyTooLarge
+            digits = value.lstrip(b"0")[:20]  # int() refuses more than 4,300 of them
+            limit = find_limit(scope)
+            if int(digits or b"0") > limit:
+                return refusals.BodyTooLarge(limit)
         if name == b"content-type" and OTHER_CHARSET.match(value):
-            return refusals.NotAForm
-    return refusals.HeadersTooLarge if size > MAX_HEADERS else None
+            return refusals.NotAForm()
+    return refusals.HeadersTooLarge() if size > MAX_HEADERS else None
+
+
+def find_limit(scope: Scope) -> int:
+    """Return the max_body_size of the route that a request is for, or everybody's."""
+    for context in iter_route_contexts(scope["app"].routes):
+        limit: int | None = getattr(context, "max_body_size", None)
+        if limit is not None and context.matches(scope)[0] is Match.FULL:
+            return limit
+    return MAX_BODY
 
 
 class LimitsMiddleware(RequestBodyLimitMiddleware):
@@ -119,7 +129,7 @@ class LimitsMiddleware(RequestBodyLimitMiddleware):
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif excess := find_excess(scope):
-            response = JSONResponse({"detail": excess.text}, excess.status)
+            response = JSONResponse({"detail": excess.detail}, excess.status)
             await response(scope, receive, send)
         elif scope["method"] == "GET":  # no route reads its body
             await self.app(scope, receive, send)
