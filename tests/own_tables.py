@@ -22,9 +22,10 @@ from fastapi.responses import StreamingResponse
 from sqlmodel import JSON, Field, Relationship, Session, SQLModel, select
 from starlette.types import Receive, Scope, Send
 
+from core.data.audiences import without_rules
 from database import SessionDep
 from main import app
-from models import User
+from models import User, UserPublic
 from routers.dependencies import CurrentUser
 
 router = APIRouter(prefix="/api", tags=["things"])
@@ -49,6 +50,14 @@ class Thing(ThingBase, table=True):
     labels: list["Label"] = Relationship(back_populates="thing")
     pages: list["Page"] = Relationship(back_populates="thing", cascade_delete=True)
     marks: list["Mark"] = Relationship(back_populates="thing")
+
+    @property
+    def owners(self) -> list[User | None]:
+        return [self.owner]
+
+    @property
+    def by_name(self) -> dict[str, tuple[User | None, ...]]:
+        return {"ann": (self.owner,)}
 
 
 class ThingCreate(ThingBase):
@@ -117,6 +126,18 @@ def list_things(
     if since is not None:
         statement = statement.where(Thing.at != since)
     return session.exec(statement).all()
+
+
+@without_rules
+class ThingWithOwner(ThingPublic):
+    owner: UserPublic | None
+    owners: list[UserPublic]
+    by_name: dict[str, tuple[UserPublic, ...]]
+
+
+@router.get("/things/{thing_id}/owner", response_model=ThingWithOwner)
+def read_owner(thing_id: int, session: SessionDep) -> Thing:
+    return session.get_one(Thing, thing_id)
 
 
 @router.get("/things/{thing_id}", response_model=ThingPublic)

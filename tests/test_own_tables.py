@@ -144,6 +144,15 @@ def test_a_naive_moment_that_the_code_makes_is_500_in_sqlmodels_own_words(
     wait_until(lambda: server.logged("must have timezone information"))
 
 
+def test_a_row_inside_an_answer_is_shown_as_its_model_says(server: Server) -> None:
+    ann = Person(server.client, "ann.owns")
+    thing = send(server, "POST", "/things", owner_id=ann.id).json()
+    path = f"/api/things/{thing['id']}/owner"
+    owners = {"owner": ann.account, "owners": [ann.account]}
+    shown = thing | owners | {"by_name": {"ann": [ann.account]}}
+    assert server.client.get(path).json() == shown, "and no hash"
+
+
 # ---- Collisions ----
 
 

@@ -14,8 +14,10 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 from uuid import UUID
 
 from pydantic import (
+    BaseModel,
     PlainSerializer,
     SerializeAsAny,
+    ValidatorFunctionWrapHandler,
     WrapSerializer,
     WrapValidator,
     computed_field,
@@ -106,9 +108,21 @@ def type_as_stored(annotation: Any) -> Any:
     return Annotated[annotation, WrapValidator(take_it), AS_IT_IS]
 
 
-def take_it(value: Any, _check: object) -> Any:
-    """Take what is stored, such as a member that an Enum no longer has."""
-    return value
+def take_it(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Take what is stored, such as a member that an Enum no longer has.
+
+    Rows of other tables (a Relationship) are shown as their own model says, or all of
+    their columns would be.
+    """
+    return check(value) if holds_rows(value) else value
+
+
+def holds_rows(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | set | tuple):
+        return any(holds_rows(one) for one in value)
+    return isinstance(value, BaseModel)
 
 
 def find_functions(model: type[Model]) -> dict[str, Any]:
