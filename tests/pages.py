@@ -79,7 +79,7 @@ def copy_of_project(folder: Path) -> Path:
 
 def apply(diff: str, project: Path) -> None:
     """Apply a diff whose hunks have no line numbers: each must fit in exactly one."""
-    for part in diff.split("--- ")[1:]:
+    for part in re.split(r"^--- ", diff, flags=re.MULTILINE)[1:]:
         header, *hunks = re.split(r"^@@\n", part, flags=re.MULTILINE)
         file = project / header.partition("+++ b/")[2].strip()
         text = file.read_text() if file.exists() else ""
@@ -89,4 +89,5 @@ def apply(diff: str, project: Path) -> None:
             new = "".join(f"{line[1:]}\n" for line in lines if line[:1] != "-")
             assert not old or text.count(old) == 1, (file.name, old)
             text = text.replace(old, new) if old else new
+        file.parent.mkdir(exist_ok=True)
         file.write_text(text)
