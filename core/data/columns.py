@@ -13,19 +13,10 @@ from pathlib import PurePath
 from typing import Any
 
 from pydantic import AnyUrl, BaseModel
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Integer,
-    Numeric,
-    SmallInteger,
-    String,
-    event,
-    inspect,
-)
+from sqlalchemy import BigInteger, Integer, SmallInteger, event, inspect
 from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, Session
 from sqlalchemy.orm.attributes import set_committed_value
-from sqlmodel import AutoString
+from sqlmodel import AutoString, DateTime, Numeric, String
 
 from core.settings import SQLITE
 from core.texts import is_storable
@@ -135,11 +126,8 @@ def fit_datetime(value: datetime, kind: Any) -> datetime:
 
 
 def largest_integer(kind: Any) -> int:
-    """Return the largest number that a column holds.
-
-    From sqlite.org/datatype3.html and
-    postgresql.org/docs/current/datatype-numeric.html.
-    """
+    """Return the largest number that a column holds."""
+    # SQLite's all have 64 bits; postgresql.org/docs/current/datatype-numeric.html
     if SQLITE or isinstance(kind, BigInteger) or not isinstance(kind, Integer):
         return 2**63 - 1
     if isinstance(kind, SmallInteger):

@@ -6,15 +6,6 @@ from pydantic_core import to_json
 from sqlalchemy.exc import SQLAlchemyError
 
 
-class Share(NamedTuple):
-    """How many requests may use the database at once, for each kind of work."""
-
-    writers: int
-    readers: int  # sessions that only read, so that they do not wait for writers
-    reads: int  # single queries without a session
-    scans: int  # queries that read a whole table: few, so that nobody else waits
-
-
 class Broken(NamedTuple):
     """A rule of the database that rows would break."""
 

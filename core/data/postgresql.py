@@ -8,25 +8,22 @@ if its server does not answer, or takes no more writes.
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
-from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from sqlalchemy import ColumnElement, Connection, Engine, ExceptionContext, event, func
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import create_engine
 
-from core.data.kinds import ENGINE_OPTIONS, Broken, Share, first_line
+from core.data.kinds import ENGINE_OPTIONS, Broken, first_line
 from core.settings import DATABASE, POOL_SIZE
 from core.start import StartRefused, keep_trying
 
-T = TypeVar("T")
-
-# 20 connections become 6, 2, 10 and 2. Most are for reads, which every request makes.
-FEW = max(1, POOL_SIZE // 10)
+# 20 connections become 6, 2, 2 and 10. Most are for reads, which every request makes.
 WRITERS = max(1, POOL_SIZE * 3 // 10)
-SHARE = Share(WRITERS, FEW, POOL_SIZE - WRITERS - 2 * FEW, FEW)
+READERS = SCANS = max(1, POOL_SIZE // 10)
+READS = POOL_SIZE - WRITERS - READERS - SCANS
 READS_ON_LOOP = READ_ONLY = False
 
 OPTIONS = DATABASE.parameters.get("options", "").replace("-", "_")
@@ -76,8 +73,8 @@ class PatientConnection(psycopg.Connection[Any]):
     patience: float | None = PATIENCE  # seconds; None for as long as it takes
 
     def wait(
-        self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None
-    ) -> T:
+        self, gen: Any, interval: float = 0.1, timeout: float | None = None
+    ) -> Any:
         """Wait for an answer; psycopg calls this for everything that it asks."""
         try:
             return super().wait(gen, interval, timeout or self.patience)
@@ -112,8 +109,8 @@ def hide_row(context: ExceptionContext) -> None:
     """Cut messages, for the log: on the second line PostgreSQL shows the whole row."""
     both = (context.original_exception, context.sqlalchemy_exception)
     for error in filter(None, both):
-        lines = [str(part).partition("\n")[0] for part in error.args[:1]]
-        error.args = (*lines, *error.args[1:])
+        line = str(error).partition("\n")[0]
+        error.args = (line, *error.args[1:])
 
 
 def make_engine() -> Engine:

@@ -20,12 +20,12 @@ from core.refusals import ClientGone, DatabaseUnavailable, SearchTooLong
 from core.turns import NO_LIMIT, Line
 
 SECONDS = 10  # the longest that a query waits for its turn, and that a scan takes
-LOCK_TIMEOUT_ON_LOOP = 20  # ms: everybody waits with the event loop
+LOOP_TIMEOUT = 20  # ms: everybody waits with the event loop
 
 Rows = list[dict[str, Any]]
 
-reads = Line(database.SHARE.reads, SECONDS, DatabaseUnavailable)
-scans = Line(database.SHARE.scans, SECONDS, SearchTooLong)
+reads = Line(database.READS, SECONDS, DatabaseUnavailable)
+scans = Line(database.SCANS, SECONDS, SearchTooLong)
 
 
 class LoopConnection(threading.local):
@@ -38,8 +38,7 @@ class LoopConnection(threading.local):
         if self.connection is None:
             self.connection = autocommit_engine.connect()
             self.connection.detach()  # it never goes back into the pool
-            timeout = f"PRAGMA busy_timeout = {LOCK_TIMEOUT_ON_LOOP}"
-            self.connection.exec_driver_sql(timeout)
+            self.connection.exec_driver_sql(f"PRAGMA busy_timeout = {LOOP_TIMEOUT}")
         return self.connection
 
     def close(self) -> None:
@@ -106,9 +105,7 @@ def scan_in_thread(statement: Executable, parameters: dict[str, Any]) -> Rows:
         raise
 
 
-def fetch(
-    connection: Connection, statement: Executable, parameters: dict[str, Any]
-) -> Rows:
+def fetch(connection: Connection, statement: Executable, parameters: Any) -> Rows:
     result = connection.execute(statement, parameters)
     names = tuple(result.keys())
     return [dict(zip(names, row, strict=True)) for row in result.all()]

@@ -15,7 +15,7 @@ from sqlmodel import Session
 
 from core import settings
 from core.refusals import DatabaseUnavailable
-from core.turns import Line
+from core.turns import NO_LIMIT, Line
 
 if settings.SQLITE:
     from core.data import sqlite as database
@@ -31,8 +31,9 @@ engine = database.make_engine()
 reading_engine = engine.execution_options(begin="BEGIN")
 autocommit_engine = engine.execution_options(isolation_level="AUTOCOMMIT", begin="")
 
-writers = Line(database.SHARE.writers, SECONDS, DatabaseUnavailable)
-readers = Line(database.SHARE.readers, SECONDS, DatabaseUnavailable)
+writers = Line(database.WRITERS, SECONDS, DatabaseUnavailable)
+# Those who only read have a line of their own, and do not wait for writers.
+readers = Line(database.READERS, SECONDS, DatabaseUnavailable)
 
 
 @asynccontextmanager
@@ -74,7 +75,7 @@ async def open_session(connection: HTTPConnection) -> AsyncIterator[Session]:
         finally:
             if session.in_transaction():  # a ROLLBACK takes a while elsewhere
                 with CancelScope(shield=True):
-                    await to_thread.run_sync(session.close)
+                    await to_thread.run_sync(session.close, limiter=NO_LIMIT)
             else:
                 session.close()
         database.check()  # or what was written may be in a file that is gone

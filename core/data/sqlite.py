@@ -16,14 +16,15 @@ from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, event, f
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import create_engine
 
-from core.data.kinds import ENGINE_OPTIONS, Broken, Share, first_line
+from core.data.kinds import ENGINE_OPTIONS, Broken, first_line
 from core.refusals import DatabaseUnavailable
 from core.settings import DATABASE
 from core.start import StartRefused, keep_trying, log
 
 # One writes at a time, and more threads than cores only wait for each other: 4 sessions
 # that read give 0.85 of the answers that 2 give. Reads of a file need no thread at all.
-SHARE = Share(writers=2, readers=2, reads=10, scans=2)
+WRITERS = READERS = SCANS = 2
+READS = 10
 FILE = DATABASE.file
 READS_ON_LOOP = FILE is not None  # in memory they may have to wait for a writer
 MODE = DATABASE.parameters.get("mode", "rwc")

@@ -4,9 +4,9 @@ Alembic compares them. What could lose or invent data refuses the start, with wh
 instead, and nothing is changed. Rows that exist stay as they are.
 """
 
-import inspect as python_inspect
 import warnings
-from typing import Any
+from inspect import unwrap
+from typing import Any, TypeVar
 
 from alembic.autogenerate import produce_migrations
 from alembic.migration import MigrationContext
@@ -25,7 +25,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 from sqlmodel import AutoString, SQLModel
 
 from core.data.kinds import first_line
@@ -38,6 +37,7 @@ WAYS_OUT = (
     " save FILE) and start with empty tables: python -m tools.data reset"
 )
 TEXT = String | AutoString
+Change = TypeVar("Change", bound=MigrateOperation)
 # Comments do nothing, and a default in the database is only for older rows.
 PLUGINS = [
     "alembic.autogenerate.*",
@@ -83,86 +83,54 @@ def extend_tables(connection: Connection) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what Alembic does not compare
         script = produce_migrations(context, SQLModel.metadata)
-    comparisons = []
-    for upgrade in script.upgrade_ops_list:
-        for table in upgrade.ops:
-            # Tables that the models do not know may be somebody else's.
-            if not isinstance(table, ops.ModifyTableOps):
-                continue
-            if table.table_name in SQLModel.metadata.tables:
-                comparisons.append(Comparison(connection, table))
-    refused = [reason for comparison in comparisons for reason in comparison.refused]
-    if refused:
-        raise StartRefused("\n".join([*refused, WAYS_OUT]))
-    added = []
-    for comparison in comparisons:
-        for name, change in comparison.changes:
-            try:
-                Operations(context).invoke(change)
-            except IntegrityError:
-                reason = f"{name}: existing rows are not unique\n{WAYS_OUT}"
-                raise StartRefused(reason) from None
-            added.append(name)
-    return list(dict.fromkeys(added))  # an index that is made anew is in it twice
+    comparison = Comparison(connection)
+    for found in script.upgrade_ops_list[0].ops:
+        # Tables that the models do not know may be somebody else's.
+        if isinstance(found, ops.ModifyTableOps):
+            if found.table_name in SQLModel.metadata.tables:
+                comparison.compare_table(found)
+    if comparison.refused:
+        raise StartRefused("\n".join([*comparison.refused, WAYS_OUT]))
+    for name, change in comparison.changes:
+        try:
+            Operations(context).invoke(change)
+        except IntegrityError:
+            reason = f"{name}: existing rows are not unique\n{WAYS_OUT}"
+            raise StartRefused(reason) from None
+    # An index that is made anew is dropped first, so its name is there twice.
+    return list(dict(comparison.changes))
+
+
+def pick(found: ops.ModifyTableOps, kind: type[Change]) -> list[Change]:
+    return [change for change in found.ops if isinstance(change, kind)]
 
 
 class Comparison:
-    """What Alembic has found in one table: what is added, and what is refused."""
+    """What Alembic has found: what is added, and what is refused."""
 
-    def __init__(self, connection: Connection, found: ops.ModifyTableOps) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.table = found.table_name
         self.changes: list[tuple[str, MigrateOperation]] = []
         self.refused: list[str] = []
-        self.new = [
-            op.column.name for op in found.ops if isinstance(op, ops.AddColumnOp)
-        ]
-        unknown = [op for op in found.ops if isinstance(op, ops.DropColumnOp)]
-        self.unknown = {op.column_name for op in unknown}
-        unique = [
-            op for op in found.ops if isinstance(op, ops.CreateUniqueConstraintOp)
-        ]
-        self.unique = [list(op.columns) for op in unique]
-        self.made = [op for op in found.ops if isinstance(op, ops.CreateIndexOp)]
-        self.dropped = [op for op in found.ops if isinstance(op, ops.DropIndexOp)]
-        # On SQLite, SQLAlchemy misses the ON DELETE of a column that was added later:
-        # then one reference is dropped and made.
-        dropped = [
-            keys_of(op) for op in found.ops if isinstance(op, ops.DropConstraintOp)
-        ]
-        keys = [op for op in found.ops if isinstance(op, ops.CreateForeignKeyOp)]
-        self.same = [
-            op.local_cols for op in keys if SQLITE and op.local_cols in dropped
-        ]
-        for change in found.ops:
-            self.compare(change)
-        self.compare_indexes()
+
+    def compare_table(self, found: ops.ModifyTableOps) -> None:
+        self.table = SQLModel.metadata.tables[found.table_name]
+        added = pick(found, ops.AddColumnOp)
+        self.new = [change.column.name for change in added]
+        for new in added:
+            self.add_column(new)
+        for unknown in pick(found, ops.DropColumnOp):
+            self.keep_column(unknown)
+        for different in pick(found, ops.AlterColumnOp):
+            self.compare_column(different)
+        self.compare_references(found)
+        self.compare_indexes(found)
 
     def add(self, name: str, change: MigrateOperation) -> None:
         self.changes.append((name, change))
 
     def refuse(self, name: str, reason: str) -> None:
-        self.refused.append(f"{self.table}.{name}: {reason}")
-
-    def compare(self, change: MigrateOperation) -> None:
-        match change:
-            case ops.AddColumnOp():
-                self.add_column(change)
-            case ops.DropColumnOp():
-                self.keep_column(change)
-            case ops.AlterColumnOp():
-                self.compare_column(change)
-            case ops.CreateUniqueConstraintOp():
-                self.make_unique(change)
-            case ops.CreateForeignKeyOp(local_cols=columns):
-                # A new column brings its reference along.
-                if columns not in self.same and not set(columns) <= set(self.new):
-                    name = ", ".join(columns)
-                    self.refuse(name, "the reference is in models.py alone")
-            case ops.DropConstraintOp():
-                if keys_of(change) not in self.same:
-                    name = str(change.constraint_name or ", ".join(keys_of(change)))
-                    self.refuse(name, "a rule of the database alone")
+        self.refused.append(f"{self.table.name}.{name}: {reason}")
 
     def add_column(self, change: ops.AddColumnOp) -> None:
         """Give old rows the default of a new column, or refuse one that has none."""
@@ -173,12 +141,11 @@ class Comparison:
             reference = ForeignKey(target, onupdate=key.onupdate, ondelete=key.ondelete)
             references.append(reference)
         default = model.server_default
-        if default is None and not references:  # old rows refer to nothing
-            default = self.write_default(model)
-        if not model.nullable and default is None:
+        advice = "Let it be empty: `int | None = Field(default=None, …)`"
+        if not references:  # old rows refer to nothing
+            default = default or self.write_default(model)
             advice = "Give it a default, one for every row (`= …`), or `| None`"
-            if references:
-                advice = "Let it be empty: `int | None = Field(default=None, …)`"
+        if not model.nullable and default is None:
             reason = f"required, and rows that exist have none. {advice}"
             self.refuse(model.name, reason)
         # A new column, without what is added after it: an index, unique or not.
@@ -190,15 +157,16 @@ class Comparison:
             server_default=default,
         )
         change.inline_references = True  # SQLite cannot add them in any other way
-        self.add(f"{self.table}.{model.name}", change)
+        self.add(f"{self.table.name}.{model.name}", change)
 
     def write_default(self, model: Column[Any]) -> Any:
         """Write the default that is the same for every row in SQL, or return None."""
+        default: Any = model.default
         value = None
-        if isinstance(model.default, ScalarElementColumnDefault):
-            value = model.default.arg
-        if isinstance(model.default, CallableColumnDefault):
-            factory = python_inspect.unwrap(model.default.arg)
+        if default is not None and default.is_scalar:
+            value = default.arg
+        if default is not None and default.is_callable:
+            factory = unwrap(default.arg)
             # A class such as list or dict gives the same each time. A function such as
             # now or uuid4 may not.
             if isinstance(factory, type):
@@ -213,74 +181,83 @@ class Comparison:
 
     def keep_column(self, change: ops.DropColumnOp) -> None:
         """Leave a column alone that the models do not have, or no longer."""
-        old, column = change.column_name, change.to_column()
-        alter = f'ALTER TABLE "{self.table}"'
-        drop = f'{alter} DROP COLUMN "{old}"'
+        name, column = change.column_name, change.to_column()
+        alter = f'ALTER TABLE "{self.table.name}"'
+        drop = f'{alter} DROP COLUMN "{name}"'
+        reason = "in the database, not in models.py, and it must not be empty."
         if self.new:
-            self.refuse(
-                old,
-                f"in the database, not in models.py, which has {self.new[0]}. If that"
-                f' is its new name: {alter} RENAME COLUMN "{old}" TO "{self.new[0]}".'
-                f" If it is not, remove it, and what it holds: {drop}",
+            new = self.new[0]
+            reason = (
+                f"in the database, not in models.py, which has {new}. If that is its"
+                f' new name: {alter} RENAME COLUMN "{name}" TO "{new}".'
             )
         elif column.nullable or column.server_default is not None:
             says = "%s.%s is not in models.py. It is left alone; this removes it: %s"
-            log.warning(says, self.table, old, drop)
-        else:
-            self.refuse(
-                old,
-                "in the database, not in models.py, and it must not be empty. This"
-                f" removes it, and what it holds: {drop}",
-            )
+            log.warning(says, self.table.name, name, drop)
+            return
+        self.refuse(name, f"{reason} This removes it, and what it holds: {drop}")
 
     def compare_column(self, change: ops.AlterColumnOp) -> None:
         """Let a text be longer; refuse what else has become different."""
         old: Any = change.existing_type
-        new: Any = change.modify_type or old
-        must_change = change.modify_nullable is not None
-        if isinstance(old, TEXT) and isinstance(new, TEXT) and not must_change:
+        model = self.table.columns[change.column_name]
+        new: Any = model.type
+        are_texts = isinstance(old, TEXT) and isinstance(new, TEXT)
+        if are_texts and change.modify_nullable is None:
             # A shorter text is a rule for new values. SQLite stores any length.
             if not SQLITE and (old.length or 0) < (new.length or 0):
-                self.add(f"{self.table}.{change.column_name} (longer)", change)
+                self.add(f"{self.table.name}.{model.name} (longer)", change)
             return
-        nullable = change.modify_nullable if must_change else change.existing_nullable
-        in_database = self.describe(old, nullable=change.existing_nullable)
-        in_models = self.describe(new, nullable=nullable)
+        in_database = self.describe(old, change.existing_nullable)
+        in_models = self.describe(new, model.nullable)
         reason = f"{in_database} in the database, {in_models} in models.py"
-        self.refuse(change.column_name, reason)
+        self.refuse(model.name, reason)
 
-    def describe(self, kind: Any, *, nullable: bool | None) -> str:
+    def describe(self, kind: Any, is_nullable: bool | None) -> str:
         sql = kind.compile(self.connection.dialect)
-        return f"{sql} or null" if nullable else str(sql)
+        return f"{sql} or null" if is_nullable else str(sql)
 
-    def make_unique(self, change: ops.CreateUniqueConstraintOp) -> None:
-        """Add a unique index, since SQLite adds no constraint to a table."""
-        columns = list(change.columns)
-        unique = [index for index in self.dropped if index.to_index().unique]
-        if columns in [columns_of(index) for index in unique]:
-            return  # it was made here earlier
-        name = str(change.constraint_name or f"uq_{self.table}_{'_'.join(columns)}")
-        self.add(name, ops.CreateIndexOp(name, self.table, columns, unique=True))
+    def compare_references(self, found: ops.ModifyTableOps) -> None:
+        """Refuse a reference that is only in the database, or only in the models."""
+        made = [list(key.local_cols) for key in pick(found, ops.CreateForeignKeyOp)]
+        for dropped in pick(found, ops.DropConstraintOp):
+            rule: Any = dropped.to_constraint()
+            columns = rule.columns.keys()
+            # On SQLite, SQLAlchemy misses the ON DELETE of a column that was added
+            # later: then one reference is dropped and made.
+            if SQLITE and columns in made:
+                made.remove(columns)
+            else:
+                name = str(rule.name or ", ".join(columns))
+                self.refuse(name, "a rule of the database alone")
+        for columns in made:
+            if not set(columns) <= set(self.new):  # else it comes with the column
+                name = ", ".join(columns)
+                self.refuse(name, "the reference is in models.py alone")
 
-    def compare_indexes(self) -> None:
+    def compare_indexes(self, found: ops.ModifyTableOps) -> None:
         """Add indexes; drop only those of the same names."""
-        names = [index.index_name for index in self.made]
-        for index in self.dropped:
-            name, columns = str(index.index_name), columns_of(index)
-            is_known = self.unknown.isdisjoint(columns) and columns not in self.unique
+        table = self.table.name
+        made = pick(found, ops.CreateIndexOp)
+        names = [new.index_name for new in made]
+        rules = pick(found, ops.CreateUniqueConstraintOp)
+        unique = [list(rule.columns) for rule in rules]
+        known = []  # as unique indexes, which were made here earlier
+        for dropped in pick(found, ops.DropIndexOp):
+            name, index = str(dropped.index_name), dropped.to_index()
+            columns = index.columns.keys()
             if name in names:
-                self.add(name, index)
-            elif index.to_index().unique and is_known:  # any other does no harm
+                self.add(name, dropped)
+            elif index.unique and columns in unique:
+                known.append(columns)
+            elif index.unique and set(columns) <= set(self.table.columns.keys()):
+                # Any other does no harm.
                 self.refuse(name, f'unique in the database alone: DROP INDEX "{name}"')
-        for made in self.made:
-            self.add(str(made.index_name), made)
-
-
-def keys_of(change: ops.DropConstraintOp) -> list[str]:
-    """Return the columns of a reference or a unique constraint."""
-    constraint: Any = change.to_constraint()
-    return [column.name for column in constraint.columns]
-
-
-def columns_of(index: ops.DropIndexOp) -> list[str]:
-    return [column.name for column in index.to_index().columns]
+        for rule in rules:
+            columns = list(rule.columns)
+            if columns not in known:
+                # An index, since SQLite adds no constraint to a table.
+                name = str(rule.constraint_name or f"uq_{table}_{'_'.join(columns)}")
+                self.add(name, ops.CreateIndexOp(name, table, columns, unique=True))
+        for new in made:
+            self.add(str(new.index_name), new)
