@@ -113,7 +113,7 @@ def test_tables_that_lack_something_are_not_extended_in_a_read_only_file(
     url = "sqlite:///app.db?mode=ro"
     run = start(tmp_path, "uvicorn", "main:app", "--port", "0", DATABASE_URL=url)
     assert run.returncode == 3
-    assert "it lacks what models.py has, and mode=ro adds nothing" in run.stderr
+    assert "lacks what models.py has, and mode=ro adds nothing" in run.stderr
     assert (tmp_path / "app.db").read_bytes() == b""
 
 
@@ -122,6 +122,9 @@ def test_the_timeout_of_the_url_is_how_long_a_writer_waits(tmp_path: Path) -> No
     code += "print(database.connect().execute('PRAGMA busy_timeout').fetchone())"
     run = start_code(tmp_path, code, "sqlite:///app.db?timeout=7.5")
     assert run.stdout == "(7500,)\n"
+
+
+START = "import main; from database import create_database; create_database()"
 
 
 def start_code(
@@ -147,7 +150,48 @@ def test_a_start_waits_for_whoever_has_locked_the_file(
             wait_for(tmp_path, "Application startup complete")
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        (0, "cannot follow models.py: file is not a database"),
+        (100, "cannot follow models.py: database disk image is malformed"),
+        (4096, "cannot be read: database disk image is malformed"),
+    ],
+)
+def test_a_broken_file_is_named_in_one_line(
+    serve: Serve, tmp_path: Path, page: int, told: str
+) -> None:
+    serve().stop()
+    file = tmp_path / "app.db"
+    content = file.read_bytes()
+    broken = b"x" * (len(content) - page)
+    file.write_bytes(content[:page] + broken)
+    run = start_code(tmp_path, START, f"sqlite:///{file}")
+    assert run.stderr.splitlines()[-1].endswith(told)
+    assert "reset" not in run.stderr
+    assert file.read_bytes() == content[:page] + broken
+
+
 # ---- PostgreSQL. ----
+
+
+def test_what_the_server_does_not_allow_is_named_in_one_line(
+    tmp_path: Path, postgresql: str
+) -> None:
+    import psycopg
+
+    from tools.postgresql import new_database
+
+    url = new_database(postgresql)
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as owner:
+        owner.execute("DROP ROLE IF EXISTS guest")
+        owner.execute("CREATE ROLE guest LOGIN")
+    host = url.partition("@")[2]
+    run = start_code(tmp_path, START, f"postgresql://guest@{host}")
+    last = run.stderr.splitlines()[-1]
+    assert last.endswith("cannot follow models.py: permission denied for schema public")
+    assert "reset" not in run.stderr
 
 
 def test_a_start_waits_for_a_server_that_is_not_there_yet(tmp_path: Path) -> None:
@@ -187,9 +231,6 @@ def test_a_start_that_waits_is_ended_by_a_signal(
     assert "Traceback" not in log
 
 
-CREATE = "import main; from database import create_database; create_database()"
-
-
 @pytest.mark.parametrize("ending", ["", "nowhere", "postgres?sslmode=require"])
 def test_a_start_does_not_wait_for_ever(
     tmp_path: Path, postgresql: str, ending: str
@@ -197,7 +238,7 @@ def test_a_start_does_not_wait_for_ever(
     url = NOBODY
     if ending:
         url = postgresql.rpartition("/")[0] + "/" + ending
-    code = f"import core.start; core.start.START_SECONDS = 1; {CREATE}"
+    code = f"import core.start; core.start.START_SECONDS = 1; {START}"
     run = start_code(tmp_path, code, url)
     assert run.returncode == 1
     assert "Waiting for up to 1 s" in run.stderr.splitlines()[0]
@@ -212,7 +253,7 @@ def test_an_encoding_that_cannot_hold_every_name_ends_the_start(
     from tools.postgresql import new_database
 
     url = new_database(postgresql, encoding)
-    run = start_code(tmp_path, CREATE, url)
+    run = start_code(tmp_path, START, url)
     line = run.stderr.splitlines()[-1]
     assert f"server_encoding {encoding}, which cannot hold every name." in line
     assert "CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8'" in line
@@ -224,7 +265,7 @@ def test_a_client_encoding_other_than_utf8_ends_the_start(
     from tools.postgresql import new_database
 
     url = new_database(postgresql) + "?client_encoding=latin1"
-    run = start_code(tmp_path, CREATE, url)
+    run = start_code(tmp_path, START, url)
     assert "Leave client_encoding out of the URL" in run.stderr.splitlines()[-1]
 
 
@@ -257,7 +298,7 @@ def test_tables_are_made_where_the_url_says(tmp_path: Path, postgresql: str) -> 
     url = new_database(postgresql)
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
         other.execute("CREATE SCHEMA other")
-        run = start_code(tmp_path, CREATE, f"{url}?options=-csearch_path%3Dother")
+        run = start_code(tmp_path, START, f"{url}?options=-csearch_path%3Dother")
         assert (run.stderr, run.returncode) == ("", 0)
         schemas = other.execute(
             "SELECT schemaname FROM pg_tables WHERE tablename = 'user'"

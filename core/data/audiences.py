@@ -189,7 +189,7 @@ def check_fields(
     for name in sent.model_fields.keys() & not_sent:
         raise StartRefused(
             f"models.py: anybody could send {sent.__name__}.{name}. Keep {name} out of"
-            f" it and of what it inherits from: it belongs into {table.__name__}."
+            f" it and of what it inherits from: it belongs in {table.__name__}."
         )
     for name in columns & set(not_stored):
         raise StartRefused(f"models.py: {name} must not be a column of a table.")

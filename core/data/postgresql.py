@@ -191,9 +191,7 @@ def close() -> None:
 # ---- Errors: postgresql.org/docs/current/errcodes-appendix.html ----
 
 AWAY = "The database does not answer. Try again in a moment."
-UNKNOWN = (
-    "The database did not say whether this was stored. Look before you send it again."
-)
+UNKNOWN = "The database did not say whether this was stored. Look before you repeat it."
 COLLISION = "Two changes were in each other's way. Send it again."
 # The start of a code, and what it means for whoever has sent the request.
 PASSING = {

@@ -15,8 +15,11 @@ from sqlalchemy import Connection, Executable, literal
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlmodel import Session, SQLModel, func, select
 
+from core.data.kinds import first_line
 from core.data.sessions import autocommit_engine, database, reading_engine, turn_at
 from core.refusals import ClientGone, DatabaseUnavailable, SearchTooLong
+from core.settings import DATABASE
+from core.start import StartRefused
 from core.turns import NO_LIMIT, Line
 
 SECONDS = 10  # the longest that a query waits for its turn, and that a scan takes
@@ -83,9 +86,13 @@ async def check_readable(table: type[SQLModel]) -> None:
 
 
 def count_rows(table: type[SQLModel]) -> int:
-    """Count the rows of a table. Not in a request: it reads all of them."""
-    with Session(reading_engine) as session:
-        return session.exec(select(func.count()).select_from(table)).one()
+    """Count all rows of a table, for the start; raises StartRefused."""
+    try:
+        with Session(reading_engine) as session:
+            return session.exec(select(func.count()).select_from(table)).one()
+    except SQLAlchemyError as error:
+        reason = f"{DATABASE.name!r} cannot be read: {first_line(error)}"
+        raise StartRefused(f"DATABASE_URL: {reason}") from None
 
 
 def read_in_thread(statement: Executable, parameters: dict[str, Any]) -> Rows:

@@ -4,39 +4,34 @@ Alembic compares them. What could lose or invent data refuses the start, with wh
 instead, and nothing is changed. Rows that exist stay as they are.
 """
 
+import re
 import warnings
-from inspect import unwrap
+from difflib import get_close_matches
+from inspect import formatannotation, unwrap
 from typing import Any, TypeVar
 
 from alembic.autogenerate import produce_migrations
 from alembic.migration import MigrationContext
 from alembic.operations import MigrateOperation, Operations, ops
-from sqlalchemy import (
-    Column,
-    Connection,
-    ForeignKey,
-    String,
-    Text,
-    cast,
-    func,
-    inspect,
-    literal,
-    literal_column,
-    select,
-)
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlmodel import AutoString, SQLModel
+from sqlalchemy import Connection, Text, cast, exc, inspect, literal, literal_column
+from sqlalchemy.orm import configure_mappers
+from sqlmodel import AutoString, Column, ForeignKey, SQLModel, String, func, select
+from sqlmodel.main import FieldInfo, default_registry
 
 from core.data.kinds import first_line
 from core.data.sessions import database, engine
 from core.settings import DATABASE, SQLITE
 from core.start import StartRefused, log
 
-WAYS_OUT = (
-    "Nothing was changed. Put models.py back, or keep a copy (python -m tools.data"
-    " save FILE) and start with empty tables: python -m tools.data reset"
+UNCHANGED = "Nothing was changed."
+# Offered only where no command changes the tables.
+RESET = (
+    f"{UNCHANGED} To have it as models.py says, keep a copy (python -m tools.data save"
+    " FILE) and start with empty tables: python -m tools.data reset"
 )
 TEXT = String | AutoString
+# What a default may look like, for each type.
+EXAMPLES = {"int": "0", "float": "0.0", "bool": "False", "str": '""'}
 Change = TypeVar("Change", bound=MigrateOperation)
 # Comments do nothing, and a default in the database is only for older rows.
 PLUGINS = [
@@ -52,15 +47,21 @@ def create_or_extend_tables() -> list[str]:
     Raises StartRefused.
     """
     try:
+        configure_mappers()  # or a wrong Relationship would be a 500 for a request
         with database.alone(engine) as connection:
             return follow_models(connection)
-    except SQLAlchemyError as error:
-        reason = first_line(error)
+    except exc.NoReferenceError as error:
+        tables = list(SQLModel.metadata.tables)
+        (nearest,) = get_close_matches(error.table_name, tables, 1, cutoff=0)
+        hint = f'Did you mean foreign_key="{nearest}.id"?'
+        raise StartRefused(f"models.py: {error}. {hint}") from None
+    except exc.DBAPIError as error:
+        reason = f"cannot follow models.py: {first_line(error)}"
         if database.READ_ONLY:
-            reason = f"it lacks what models.py has, and mode=ro adds nothing: {reason}"
-        elif not isinstance(error, DBAPIError) or not database.why_not_now(error):
-            raise StartRefused(f"models.py: {reason}\n{WAYS_OUT}") from error
-        raise StartRefused(f"DATABASE_URL: {DATABASE.name!r}: {reason}") from error
+            reason = "lacks what models.py has, and mode=ro adds nothing"
+        raise StartRefused(f"DATABASE_URL: {DATABASE.name!r} {reason}") from None
+    except exc.SQLAlchemyError as error:
+        raise StartRefused(f"models.py: {first_line(error)}") from None
 
 
 def follow_models(connection: Connection) -> list[str]:
@@ -83,20 +84,22 @@ def extend_tables(connection: Connection) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what Alembic does not compare
         script = produce_migrations(context, SQLModel.metadata)
-    comparison = Comparison(connection)
+    comparison = Comparison(connection, context)
     for found in script.upgrade_ops_list[0].ops:
         # Tables that the models do not know may be somebody else's.
         if isinstance(found, ops.ModifyTableOps):
             if found.table_name in SQLModel.metadata.tables:
                 comparison.compare_table(found)
     if comparison.refused:
-        raise StartRefused("\n".join([*comparison.refused, WAYS_OUT]))
+        raise StartRefused("\n".join([*comparison.refused, comparison.ending]))
     for name, change in comparison.changes:
         try:
             Operations(context).invoke(change)
-        except IntegrityError:
-            reason = f"{name}: existing rows are not unique\n{WAYS_OUT}"
-            raise StartRefused(reason) from None
+        except exc.IntegrityError:
+            raise StartRefused(
+                f"{name}: unique in models.py, but rows that exist are not. Take that"
+                " out of models.py, or change the rows first"
+            ) from None
     # An index that is made anew is dropped first, so its name is there twice.
     return list(dict(comparison.changes))
 
@@ -108,29 +111,34 @@ def pick(found: ops.ModifyTableOps, kind: type[Change]) -> list[Change]:
 class Comparison:
     """What Alembic has found: what is added, and what is refused."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, context: MigrationContext) -> None:
         self.connection = connection
+        self.context = context
         self.changes: list[tuple[str, MigrateOperation]] = []
         self.refused: list[str] = []
+        self.ending = UNCHANGED
 
     def compare_table(self, found: ops.ModifyTableOps) -> None:
         self.table = SQLModel.metadata.tables[found.table_name]
         added = pick(found, ops.AddColumnOp)
-        self.new = [change.column.name for change in added]
+        self.new = [change.column for change in added]
+        self.renamed: set[str] = set()  # new columns that may be old ones
+        for unknown in pick(found, ops.DropColumnOp):
+            self.keep_column(unknown.to_column())
         for new in added:
             self.add_column(new)
-        for unknown in pick(found, ops.DropColumnOp):
-            self.keep_column(unknown)
         for different in pick(found, ops.AlterColumnOp):
             self.compare_column(different)
-        self.compare_references(found)
+        self.compare_rules(found)
         self.compare_indexes(found)
 
     def add(self, name: str, change: MigrateOperation) -> None:
         self.changes.append((name, change))
 
-    def refuse(self, name: str, reason: str) -> None:
+    def refuse(self, name: str, reason: str, *, is_final: bool = False) -> None:
         self.refused.append(f"{self.table.name}.{name}: {reason}")
+        if is_final:
+            self.ending = RESET
 
     def add_column(self, change: ops.AddColumnOp) -> None:
         """Give old rows the default of a new column, or refuse one that has none."""
@@ -141,12 +149,11 @@ class Comparison:
             reference = ForeignKey(target, onupdate=key.onupdate, ondelete=key.ondelete)
             references.append(reference)
         default = model.server_default
-        advice = "Let it be empty: `int | None = Field(default=None, …)`"
-        if not references:  # old rows refer to nothing
-            default = default or self.write_default(model)
-            advice = "Give it a default, one for every row (`= …`), or `| None`"
-        if not model.nullable and default is None:
-            reason = f"required, and rows that exist have none. {advice}"
+        if default is None and not references:  # old rows refer to nothing
+            default = self.write_default(model)
+        if not model.nullable and default is None and model.name not in self.renamed:
+            advice = write_field(model)
+            reason = f"required, and rows that exist have none. In models.py: {advice}"
             self.refuse(model.name, reason)
         # A new column, without what is added after it: an index, unique or not.
         change.column = Column(
@@ -179,23 +186,29 @@ class Comparison:
             statement = select(func.quote_literal(cast(stored, Text)))
         return literal_column(self.connection.execute(statement).scalar_one())
 
-    def keep_column(self, change: ops.DropColumnOp) -> None:
+    def keep_column(self, old: Column[Any]) -> None:
         """Leave a column alone that the models do not have, or no longer."""
-        name, column = change.column_name, change.to_column()
-        alter = f'ALTER TABLE "{self.table.name}"'
-        drop = f'{alter} DROP COLUMN "{name}"'
-        reason = "in the database, not in models.py, and it must not be empty."
-        if self.new:
-            new = self.new[0]
-            reason = (
-                f"in the database, not in models.py, which has {new}. If that is its"
-                f' new name: {alter} RENAME COLUMN "{name}" TO "{new}".'
-            )
-        elif column.nullable or column.server_default is not None:
-            says = "%s.%s is not in models.py. It is left alone; this removes it: %s"
-            log.warning(says, self.table.name, name, drop)
+        name = f"{self.table.name}.{old.name}"
+        drop = f"python -m tools.data drop {name}"
+        reason = "in the database, not in models.py"
+        if not old.nullable and old.server_default is None:
+            reason += ", and it must not be empty"
+        elif not self.new:
+            says = "%s is not in models.py. It is left alone; this removes it: %s"
+            log.warning(says, name, drop)
             return
-        self.refuse(name, f"{reason} This removes it, and what it holds: {drop}")
+        for new in self.new:
+            if self.is_alike(old, new):
+                self.renamed.add(new.name)
+                rename = f"rename {name} {self.table.name}.{new.name}"
+                reason += f"\n  If it is {new.name} now: python -m tools.data {rename}"
+        self.refuse(old.name, f"{reason}\n  To remove it, and what it holds: {drop}")
+
+    def is_alike(self, old: Column[Any], new: Column[Any]) -> bool:
+        """Tell whether a column may have become another one: its type is the same."""
+        if isinstance(old.type, TEXT) and isinstance(new.type, TEXT):
+            return True  # of any length
+        return not self.context.impl.compare_type(old, new)
 
     def compare_column(self, change: ops.AlterColumnOp) -> None:
         """Let a text be longer; refuse what else has become different."""
@@ -208,32 +221,40 @@ class Comparison:
             if not SQLITE and (old.length or 0) < (new.length or 0):
                 self.add(f"{self.table.name}.{model.name} (longer)", change)
             return
-        in_database = self.describe(old, change.existing_nullable)
-        in_models = self.describe(new, model.nullable)
-        reason = f"{in_database} in the database, {in_models} in models.py"
-        self.refuse(model.name, reason)
+        field = f"{model.name}: {write_type(find_field(model))}"
+        if change.modify_nullable is None:
+            dialect = self.connection.dialect
+            both = f"{old.compile(dialect)} in the database, {new.compile(dialect)}"
+            reason = f"{both} in models.py. Put its type back"
+        elif change.existing_nullable:
+            reason = f"may be empty in the database. Write in models.py: {field} | None"
+        else:
+            reason = f"is never empty in the database. Write in models.py: {field}"
+        self.refuse(model.name, reason, is_final=True)
 
-    def describe(self, kind: Any, is_nullable: bool | None) -> str:
-        sql = kind.compile(self.connection.dialect)
-        return f"{sql} or null" if is_nullable else str(sql)
-
-    def compare_references(self, found: ops.ModifyTableOps) -> None:
-        """Refuse a reference that is only in the database, or only in the models."""
-        made = [list(key.local_cols) for key in pick(found, ops.CreateForeignKeyOp)]
-        for dropped in pick(found, ops.DropConstraintOp):
-            rule: Any = dropped.to_constraint()
+    def compare_rules(self, found: ops.ModifyTableOps) -> None:
+        """Refuse rules that are only in the database, or only in the models."""
+        new = {column.name for column in self.new}
+        different = []
+        for key in pick(found, ops.CreateForeignKeyOp):
+            if not set(key.local_cols) <= new:  # else it comes with the column
+                different.append(list(key.local_cols))
+        for change in pick(found, ops.DropConstraintOp):
+            rule: Any = change.to_constraint()
             columns = rule.columns.keys()
-            # On SQLite, SQLAlchemy misses the ON DELETE of a column that was added
-            # later: then one reference is dropped and made.
-            if SQLITE and columns in made:
-                made.remove(columns)
-            else:
-                name = str(rule.name or ", ".join(columns))
-                self.refuse(name, "a rule of the database alone")
-        for columns in made:
-            if not set(columns) <= set(self.new):  # else it comes with the column
-                name = ", ".join(columns)
-                self.refuse(name, "the reference is in models.py alone")
+            if change.constraint_type == "unique" and not SQLITE:
+                drop = f'ALTER TABLE "{self.table.name}" DROP CONSTRAINT "{rule.name}"'
+                self.refuse_unique(columns, drop)
+            elif columns not in different:
+                different.append(columns)
+            elif SQLITE:
+                # SQLAlchemy misses the ON DELETE of a column that was added later:
+                # then one reference is dropped and made.
+                different.remove(columns)
+        for columns in different:
+            if self.is_known(columns):
+                reason = "unique, foreign_key or ondelete is not as in the database"
+                self.refuse(", ".join(columns), f"{reason}. Put it back", is_final=True)
 
     def compare_indexes(self, found: ops.ModifyTableOps) -> None:
         """Add indexes; drop only those of the same names."""
@@ -250,9 +271,8 @@ class Comparison:
                 self.add(name, dropped)
             elif index.unique and columns in unique:
                 known.append(columns)
-            elif index.unique and set(columns) <= set(self.table.columns.keys()):
-                # Any other does no harm.
-                self.refuse(name, f'unique in the database alone: DROP INDEX "{name}"')
+            elif index.unique:  # any other does no harm
+                self.refuse_unique(columns, f'DROP INDEX "{name}"')
         for rule in rules:
             columns = list(rule.columns)
             if columns not in known:
@@ -261,3 +281,41 @@ class Comparison:
                 self.add(name, ops.CreateIndexOp(name, table, columns, unique=True))
         for new in made:
             self.add(str(new.index_name), new)
+
+    def refuse_unique(self, columns: list[str], drop: str) -> None:
+        """Refuse a rule of the database alone, if the models still have its columns."""
+        if self.is_known(columns):
+            reason = "unique in the database alone. Put it back, or end it in SQL"
+            self.refuse(", ".join(columns), f"{reason}: {drop}")
+
+    def is_known(self, columns: list[str]) -> bool:
+        return set(columns) <= set(self.table.columns.keys())
+
+
+def write_field(model: Column[Any]) -> str:
+    """Write a required field so that rows which exist can have it."""
+    field = find_field(model)
+    kind = write_type(field)
+    optional = f"{model.name}: {kind} | None"
+    for key in model.foreign_keys:
+        return f'{optional} = Field(default=None, foreign_key="{key.target_fullname}")'
+    if isinstance(field, FieldInfo):  # what is in it stays
+        return f"{optional} = Field(…)"
+    if kind in EXAMPLES:
+        return f"{model.name}: {kind} = {EXAMPLES[kind]}, or {optional} = None"
+    return f"{optional} = None"
+
+
+def find_field(model: Column[Any]) -> Any:
+    """Return the field in models.py of which a column is made."""
+    for mapper in default_registry.mappers:
+        fields = mapper.class_.model_fields
+        if mapper.local_table is model.table and model.name in fields:
+            return fields[model.name]
+    return FieldInfo(annotation=model.type.python_type)  # the table has no class
+
+
+def write_type(field: Any) -> str:
+    """Write the type of a field as it stands in models.py, without `| None`."""
+    kind = re.sub(r"\w+\.", "", formatannotation(field.annotation))
+    return kind.removesuffix(" | None")
