@@ -2,20 +2,10 @@
 
 import secrets
 from datetime import timedelta
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import Request
-from sqlmodel import (
-    Integer,
-    Session,
-    SQLModel,
-    bindparam,
-    col,
-    delete,
-    func,
-    select,
-)
+from sqlmodel import Session, bindparam, col, delete, select
 
 from accounts import refusals
 from accounts.passwords import hash_password
@@ -30,65 +20,41 @@ OF_ADMINISTRATORS = UserUpdate.model_fields.keys() - UserCreate.model_fields.key
 OF_ADMINISTRATORS -= {"current_password"}
 
 
-class Access(NamedTuple):
-    """Who is asking, with which token, and the account that it is about."""
-
-    hashed_token: str
-    asker_id: int
-    asker_is_admin: bool
-    user: UserPublic
-
-    @property
-    def is_own(self) -> bool:
-        return self.user.id == self.asker_id
-
-
-@cache  # building it takes longer than running it
-def select_access() -> Any:
-    """Build a query for two rows of one table: who is asking, and the account.
-
-    That is the one with the id, or without an id their own. Two queries would make a
-    read a fifth slower.
-    """
-    shown = [getattr(User, name).label(name) for name in UserPublic.model_fields]
-    asker = SQLModel.metadata.tables["user"].alias("asker")
-    account_id = func.coalesce(bindparam("user_id", None, Integer), asker.c.id)
-    return (
-        select(*shown)
-        .add_columns(
-            asker.c.id.label("_asker_id"), asker.c.is_admin.label("_asker_is_admin")
-        )
-        .select_from(Token)
-        .join(asker, asker.c.id == Token.user_id)
-        .outerjoin(User, col(User.id) == account_id)
-        .where(
-            col(Token.hashed_token) == bindparam("hashed_token"),
-            col(Token.expires_at) > bindparam("now"),
-        )
+SHOWN = [getattr(User, name).label(name) for name in UserPublic.model_fields]
+SELECT_BY_ID = select(*SHOWN).where(col(User.id) == bindparam("user_id"))
+SELECT_BY_TOKEN = (
+    select(*SHOWN)
+    .join(Token, col(Token.user_id) == col(User.id))
+    .where(
+        col(Token.hashed_token) == bindparam("hashed_token"),
+        col(Token.expires_at) > bindparam("now"),
     )
+)
 
 
-async def find_access(token: str | None, user_id: int | None = None) -> Access:
-    """Find who is asking, and an account: by default their own.
-
-    Raises 401, 404, and 403 for somebody else's account, whether or not it exists.
-    """
+async def find_asker(token: str | None) -> UserPublic:
+    """Return the account that a token belongs to; raises 401."""
     if token is None:
         raise refusals.NotSignedIn
-    hashed_token = digest(token)
-    rows = await read(
-        select_access(), hashed_token=hashed_token, now=now(), user_id=user_id
-    )
+    rows = await read(SELECT_BY_TOKEN, hashed_token=digest(token), now=now())
     if not rows:
         raise refusals.DeadToken
-    found = rows[0]
-    if found["id"] != found["_asker_id"] and not found["_asker_is_admin"]:
+    return UserPublic(**rows[0])
+
+
+async def find_account(asker: UserPublic, user_id: int) -> UserPublic:
+    """Return an account, if it is one's own or an administrator asks.
+
+    Raises 404, and 403 for somebody else's account, whether or not it exists.
+    """
+    if user_id == asker.id:
+        return asker
+    if not asker.is_admin:
         raise refusals.AdministratorsOnly
-    if found["id"] is None:
+    rows = await read(SELECT_BY_ID, user_id=user_id)
+    if not rows:
         raise refusals.UserNotFound
-    return Access(
-        hashed_token, found["_asker_id"], found["_asker_is_admin"], UserPublic(**found)
-    )
+    return UserPublic(**rows[0])
 
 
 class Permit:
@@ -97,8 +63,18 @@ class Permit:
     Passwords are hashed before the session, and meanwhile the accounts may change.
     """
 
-    def __init__(self, access: Access, changes: dict[str, Any]) -> None:
-        self.access = access
+    def __init__(
+        self,
+        asker: UserPublic,
+        token: str | None,
+        account: UserPublic,
+        changes: dict[str, Any],
+    ) -> None:
+        self.asker = asker
+        # None only in a test that overrides get_current_user.
+        self.hashed_token = None if token is None else digest(token)
+        self.account = account
+        self.is_own = account.id == asker.id
         self.changes = changes  # what was sent; nothing for a deletion
         self.proof: Proof | None = None
         self.new_hash: dict[str, str] = {}  # the column, if there is a new password
@@ -109,7 +85,7 @@ class Permit:
             raise refusals.AdministratorsOnly
         email = self.changes.get("email", user.email)
         is_secured = "password" in self.changes or email != user.email
-        if not is_secured or not self.access.is_own:
+        if not is_secured or not self.is_own:
             return False
         if "current_password" not in self.changes:
             raise refusals.CurrentPasswordMissing
@@ -117,8 +93,8 @@ class Permit:
 
     async def ask(self, request: Request) -> None:
         """Check and hash passwords; raises 403, 429 and 503."""
-        user = self.access.user
-        if self.check(user, asker_is_admin=self.access.asker_is_admin):
+        user = self.account
+        if self.check(user, asker_is_admin=self.asker.is_admin):
             password = self.changes["current_password"]
             self.proof = await prove_by_id(user.id, password, request)
             if self.proof is None:
@@ -135,30 +111,35 @@ class Permit:
         # Always in the order of their ids, or two administrators could wait for each
         # other. On SQLite the session has a lock already.
         users: dict[int, User | None] = {}
-        for user_id in sorted({self.access.asker_id, self.access.user.id}):
+        for user_id in sorted({self.asker.id, self.account.id}):
             users[user_id] = session.get(User, user_id, with_for_update=True)
-        asker = users[self.access.asker_id]
-        user = users[self.access.user.id]
-        hashed_token = self.access.hashed_token
-        token = session.get(Token, hashed_token, with_for_update={"read": True})
-        if asker is None or token is None or token.expires_at <= now():
+        asker = users[self.asker.id]
+        user = users[self.account.id]
+        if asker is None or not self.is_signed_in(session):
             raise refusals.DeadToken
-        if not self.access.is_own and not asker.is_admin:
+        if not self.is_own and not asker.is_admin:
             raise refusals.AdministratorsOnly
         if user is None:
             raise refusals.UserNotFound
         if self.check(user, asker_is_admin=asker.is_admin):
             password = self.changes["current_password"]
-            proof = self.proof or Proof(self.access.user.id, password)
+            proof = self.proof or Proof(self.account.id, password)
             if not proof.still_holds(user):
                 raise refusals.WrongCurrentPassword
         return user
 
+    def is_signed_in(self, session: Session) -> bool:
+        """Tell whether the token is still valid; it stays so until the commit."""
+        if self.hashed_token is None:
+            return True
+        token = session.get(Token, self.hashed_token, with_for_update={"read": True})
+        return token is not None and token.expires_at > now()
+
     def end_other_tokens(self, session: Session) -> None:
         """Log the account out everywhere but here."""
         statement = delete(Token).where(
-            col(Token.user_id) == self.access.user.id,
-            col(Token.hashed_token) != self.access.hashed_token,
+            col(Token.user_id) == self.account.id,
+            col(Token.hashed_token) != self.hashed_token,
         )
         session.exec(statement)
 
@@ -167,8 +148,8 @@ class Permit:
         what = "deleted"
         if self.changes:
             what = f"changed {', '.join(self.changes)} of"
-        if not self.access.is_own or OF_ADMINISTRATORS & self.changes.keys():
-            asker_id, user_id = self.access.asker_id, self.access.user.id
+        if not self.is_own or OF_ADMINISTRATORS & self.changes.keys():
+            asker_id, user_id = self.asker.id, self.account.id
             journal.note(request, f"account {asker_id} {what} account {user_id}")
 
 

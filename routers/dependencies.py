@@ -10,12 +10,12 @@ from pydantic import AfterValidator, WithJsonSchema
 from pydantic.config import JsonDict
 
 from accounts.passwords import hash_password
-from accounts.permits import Access, Permit, find_access
+from accounts.permits import Permit, find_account, find_asker
 from accounts.refusals import AdministratorsOnly, WrongLogin
 from accounts.throttle import Proof, prove_by_email
 from models import MAX_ID, UserCreate, UserPublic, UserUpdate
 
-# auto_error=False: find_access has its own 401, which says how to log in.
+# auto_error=False: find_asker has its own 401, which says how to log in.
 oauth2_scheme = OAuth2PasswordBearer(
     tokenUrl="api/login", auto_error=False, description="`username` is your email."
 )
@@ -24,8 +24,7 @@ BearerToken = Annotated[str | None, Depends(oauth2_scheme)]
 
 async def get_current_user(token: BearerToken) -> UserPublic:
     """Return the account this token belongs to; raises 401."""
-    access = await find_access(token)
-    return access.user
+    return await find_asker(token)
 
 
 # The account as answers show it. The row itself, with what belongs to it (say,
@@ -69,37 +68,41 @@ UserId = Annotated[
 ]
 
 
-async def get_access(token: BearerToken, user_id: UserId) -> Access:
-    """Find who is asking (`asker_id`), and the account in the path (`user`).
+async def get_account(asker: CurrentUser, user_id: UserId) -> UserPublic:
+    """Return the account in the path.
 
     Raises 401, and 404 if an administrator asks for an account that does not exist.
     Anybody else gets 403 for every account but their own.
     """
     if user_id == "me":
-        return await find_access(token)
-    return await find_access(token, int(user_id))
+        return asker
+    return await find_account(asker, int(user_id))
 
 
-AccessDep = Annotated[Access, Depends(get_access)]
+Account = Annotated[UserPublic, Depends(get_account)]
 
 
 async def get_delete_permit(
-    access: AccessDep, request: Request
+    asker: CurrentUser, token: BearerToken, account: Account, request: Request
 ) -> AsyncIterator[Permit]:
     """Make the Permit of a deletion; log it, after a success, for an administrator."""
-    permit = Permit(access, {})  # nothing to change
+    permit = Permit(asker, token, account, {})  # nothing to change
     yield permit
     permit.log_if_admin(request)
 
 
 async def get_update_permit(
-    access: AccessDep, user: UserUpdate, request: Request
+    asker: CurrentUser,
+    token: BearerToken,
+    account: Account,
+    user: UserUpdate,
+    request: Request,
 ) -> AsyncIterator[Permit]:
     """Make the Permit of a change, with passwords checked and hashed; log it, too.
 
     Stands left of the session in the router: hashing is slow and needs no database.
     """
-    permit = Permit(access, user.model_dump(exclude_unset=True))
+    permit = Permit(asker, token, account, user.model_dump(exclude_unset=True))
     await permit.ask(request)
     yield permit
     permit.log_if_admin(request)

@@ -9,7 +9,7 @@ from core.web import paging
 from database import Rows, SessionDep
 from models import User, UserCreate, UserPublic, UserUpdate
 from routers.dependencies import (
-    AccessDep,
+    Account,
     CurrentAdmin,
     DeletePermit,
     HashedPassword,
@@ -63,9 +63,9 @@ async def list_users(
 
 
 @router.get("/{user_id}", responses=refusals.ONE_USER)
-async def read_user(access: AccessDep) -> UserPublic:
+async def read_user(account: Account) -> UserPublic:
     """Read one account."""
-    return access.user  # a UserPublic already
+    return account
 
 
 @router.patch("/{user_id}", response_model=UserPublic, responses=refusals.CHANGE)

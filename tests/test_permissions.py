@@ -1,11 +1,16 @@
 """Who may do what: each method and path, for each kind of caller."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.conftest import Person
+from database import get_session
+from main import app
+from models import UserPublic
+from routers.dependencies import get_current_user
+from tests.conftest import Person, make_admin
 
 pytestmark = pytest.mark.quick
 # Method, path: the status for nobody, for a member about somebody else, for a member
@@ -82,3 +87,46 @@ def test_an_administrator_makes_others_and_can_take_it_back(
         changed = root("PATCH", f"/users/{ann.id}", json={"is_admin": value})
         assert changed.json()["is_admin"] is value
         assert ann("GET", "/users").status_code == status
+
+
+# ---- app.dependency_overrides, as in FastAPI's manual about tests ----
+
+
+@pytest.fixture
+def override() -> Iterator[Callable[[Any, Any], None]]:
+    yield app.dependency_overrides.__setitem__
+    app.dependency_overrides.clear()
+
+
+def test_a_test_may_say_who_is_asking(
+    client: TestClient, ann: Person, bob: Person, override: Callable[[Any, Any], None]
+) -> None:
+    asker = UserPublic(**bob.account)
+    override(get_current_user, lambda: asker)
+
+    def status(method: str, path: str, **options: Any) -> int:
+        return int(client.request(method, f"/api/users{path}", **options).status_code)
+
+    name = {"json": {"name": "Rob"}}
+    for path in ("/me", f"/{bob.id}"):
+        assert client.get(f"/api/users{path}").json() == asker.model_dump(mode="json")
+        assert status("PATCH", path, **name) == 200
+    for method in ("GET", "PATCH", "DELETE"):
+        options = name if method == "PATCH" else {}
+        assert status(method, f"/{ann.id}", **options) == 403
+    assert status("GET", "") == 403
+    make_admin(bob.id)
+    asker.is_admin = True
+    assert status("GET", "") == 200
+    assert client.get(f"/api/users/{ann.id}").json() == ann.account
+    assert status("PATCH", f"/{ann.id}", **name) == 200
+    assert status("DELETE", f"/{ann.id}") == 204
+    assert status("GET", f"/{ann.id}") == 404
+
+
+def test_a_test_that_overrides_the_session_is_told_what_to_do(
+    client: TestClient, override: Callable[[Any, Any], None]
+) -> None:
+    override(get_session, lambda: None)
+    with pytest.raises(RuntimeError, match="set DATABASE_URL"):
+        client.get("/health")

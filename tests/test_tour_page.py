@@ -344,7 +344,7 @@ def test_the_marked_line_is_the_line_that_ran(tour: Tour) -> None:
         (taken, 5, "stopped", router, "session.commit()"),
         (wrong, 4, "ran", "models.py", "email: Email = Field("),
         (wrong, 4, "stopped", "core/texts.py", "raise ValueError("),
-        (nobody, 4, "ran", dependencies, "return await find_access(token)"),
+        (nobody, 4, "ran", dependencies, "return await find_asker(token)"),
         (nobody, 4, "stopped", "accounts/permits.py", "raise refusals.NotSignedIn"),
         (listed, 2, "ran", router, "@router.get("),
         (listed, 5, "ran", router, "return await USERS.page(page, request, response)"),

@@ -31,6 +31,12 @@ NOT_STARTED = (
     " with TestClient(app) as client."
 )
 
+OVERRIDDEN = (
+    "get_session is overridden, but lists and log-ins are read without a session. Take"
+    " the override away, and set DATABASE_URL to a database for tests before main is"
+    " imported, as tests/conftest.py does."
+)
+
 
 def is_route(scope: Scope, path: str) -> bool:
     wanted = {**scope, "path": path}
@@ -71,8 +77,11 @@ class PathAndHeadersMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if not getattr(scope["app"].state, "is_started", False):
+        app = scope["app"]
+        if not getattr(app.state, "is_started", False):
             raise RuntimeError(NOT_STARTED)
+        if getattr(app.state, "get_session", None) in app.dependency_overrides:
+            raise RuntimeError(OVERRIDDEN)
         clean_path(scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         is_head = scope["method"] == "HEAD"

@@ -111,6 +111,7 @@ OPTIONS: dict[str, Any] = {
 
 def check_routes(app: FastAPI, get_session: Callable[..., Any], hidden: str) -> None:
     """Raise StartRefused for a route that would stop everybody, or show a column."""
+    app.state.get_session = get_session  # the middleware looks whether it is overridden
     for context in iter_route_contexts(app.routes):
         if not isinstance(context.original_route, APIRoute):  # a WebSocket, say
             continue
