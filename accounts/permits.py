@@ -153,7 +153,9 @@ class Permit:
             journal.note(request, f"account {asker_id} {what} account {user_id}")
 
 
-def add_token(session: Session, user_id: int) -> str:
+def add_token(
+    session: Session, user_id: int, lifetime: timedelta = TOKEN_LIFETIME
+) -> str:
     """Store a new log-in and return its token; remove what has expired."""
     # Not a JWT, which nobody can revoke: 32 random bytes; the table has their digest.
     access_token = secrets.token_urlsafe(32)
@@ -161,7 +163,7 @@ def add_token(session: Session, user_id: int) -> str:
         Token(
             hashed_token=digest(access_token),
             user_id=user_id,
-            expires_at=now() + TOKEN_LIFETIME,
+            expires_at=now() + lifetime,
         )
     )
     remove_expired(session)

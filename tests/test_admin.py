@@ -2,10 +2,14 @@
 
 import getpass
 import sys
+from datetime import timedelta
 
 import pytest
+from sqlmodel import Session, col, select
 
+from core.data.sessions import engine
 from core.settings import DATABASE
+from models import Token, now
 from tests.conftest import PASSWORD, Person
 from tools import admin
 
@@ -132,3 +136,29 @@ def test_without_an_address_it_says_how_to_call_it(
     with pytest.raises(SystemExit):
         run(monkeypatch)
     assert "usage: python -m tools.admin" in capsys.readouterr().err
+
+
+def test_a_token_for_a_script_is_all_that_is_printed(
+    ann: Person, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, ann.email, "--token", "30")
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"Account {ann.id}, Ann, since ")
+    headers = {"Authorization": f"Bearer {printed.out.strip()}"}
+    assert ann.client.get("/api/users/me", headers=headers).json() == ann.account
+    with Session(engine) as session:
+        tokens = session.exec(select(Token).order_by(col(Token.expires_at))).all()
+    assert timedelta(days=29) < tokens[-1].expires_at - now() < timedelta(days=31)
+    assert ann("GET", "/users/me").status_code == 200, "other log-ins go on"
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "3651", "many", "9" * 5000])
+def test_a_token_lasts_for_a_number_of_days(
+    ann: Person,
+    days: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, ann.email, "--token", days)
+    assert "argument --token: " in capsys.readouterr().err

@@ -1,15 +1,19 @@
 """Make an account an administrator: `python -m tools.admin EMAIL`.
 
-With --password, it sets a new password instead, for somebody who forgot theirs.
+With --password, it sets a new password instead, for somebody who forgot theirs. With
+--token, it prints a token for a script, which nobody can see again.
 """
 
 import argparse
 import getpass
+import sys
+from datetime import timedelta
 
 from pydantic import ValidationError
 from sqlmodel import Session, col, delete, select
 
 from accounts.passwords import make_hash
+from accounts.permits import add_token
 from core.data.sessions import engine
 from core.settings import DATABASE
 from core.start import StartRefused
@@ -55,22 +59,38 @@ def find_user(session: Session, text: str) -> User:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.admin", description=__doc__)
     parser.add_argument("email", metavar="EMAIL", help="the one to log in with")
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--password",
         action="store_true",
         help="ask for a new password instead, and log the account out everywhere",
+    )
+    instead.add_argument(
+        "--token",
+        type=int,
+        metavar="DAYS",
+        choices=range(1, 3651),
+        help="print a token instead, which lasts for 1 to 3650 days",
     )
     options = parser.parse_args()
     create_database()
     with Session(engine) as session:
         user = find_user(session, options.email)
         since = user.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        print(f"Account {user.id}, {printable(user.name)}, since {since}")
+        # Not among what a script reads, which is the token alone.
+        who = f"Account {user.id}, {printable(user.name)}, since {since}"
+        print(who, file=sys.stderr if options.token else sys.stdout)
         if options.password:
             session.rollback()  # or every writer would wait while somebody types
             user.hashed_password = ask_password()
             session.exec(delete(Token).where(col(Token.user_id) == user.id))
             done = "has a new password now, and is logged out everywhere"
+        elif options.token:
+            assert user.id is not None
+            token = add_token(session, user.id, timedelta(days=options.token))
+            session.commit()
+            print(token)
+            return
         else:
             user.is_admin = True
             done = "is an administrator now"
