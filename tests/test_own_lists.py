@@ -240,7 +240,7 @@ SQLModel.metadata.create_all(engine)
 for table, sort, *filters in QUERIES:
     listing, names = LISTINGS[table], tuple(filters)
     ends = tuple(f"end_{name}" for name in listing.sort_fields(sort))
-    query = str(listing.select(sort, names, ends).compile(engine))
+    query = str(listing.get_select(sort, names, ends).compile(engine))
     with engine.connect() as connection:
         values = (0,) * query.count("?")
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values)

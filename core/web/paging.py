@@ -62,14 +62,15 @@ class Listing:
         self, table: type[SQLModel], shown: type[SQLModel], search: Sequence[str] = ()
     ) -> None:
         self.table = table
-        self.search = search
+        self.search = [getattr(table, name) for name in search]
         self.columns: Any = inspect(table).local_table.columns
         # What an answer has beside columns is for the path operation to add.
         self.shown = [name for name in shown.model_fields if name in self.columns]
         self.keys = [column.name for column in self.columns if column.primary_key]
         self.indexes = self.find_indexes()
-        self.types = cache(self.make_type)
-        self.select = cache(self.build_select)  # building takes longer than running
+        # Made once for each kind of page: that takes longer than running the query.
+        self.get_type = cache(self.make_type)
+        self.get_select = cache(self.build_select)
         link = document_header("Link", 'The next page: `<path>; rel="next"`.')
         total = document_header("X-Total-Count", "How many match, with `count=true`.")
         self.responses = documented(refusals.Mistake, refusals.SearchTooLong)
@@ -101,7 +102,7 @@ class Listing:
         ends = self.parse_after(page)
         values.update(ends)
         values["limit"] = page.limit + 1  # one more tells whether there is a next page
-        statement = self.select(page.sort, names, tuple(ends))
+        statement = self.get_select(page.sort, names, tuple(ends))
         if searches or not self.is_quick(page.sort, names):
             rows = await scan(request, statement.where(*searches), **values)
         else:
@@ -140,8 +141,8 @@ class Listing:
         """Build the condition for a search; `%` and `_` stand for themselves."""
         q = unicodedata.normalize("NFC", q).lower()
         found = []
-        for name in self.search:
-            lower = database.in_lower_case(self.column(name), q)
+        for column in self.search:
+            lower = database.in_lower_case(column, q)
             found.append(lower.contains(q, autoescape=True))
         return or_(*found)
 
@@ -150,6 +151,8 @@ class Listing:
     def sort_fields(self, sort: str) -> list[str]:
         """Name the fields that a list is sorted by; the primary key breaks ties."""
         field = sort.removeprefix("-")
+        if field not in self.columns:
+            raise ValueError(f"{self.table.__name__} has no column {field} to sort by")
         return [field, *(key for key in self.keys if key != field)]
 
     def build_select(
@@ -172,11 +175,11 @@ class Listing:
         if not ends:
             return statement
         # Where the last row has no value, only its key is left to compare.
-        last = [name for name in fields if f"end_{name}" in ends]
-        here = tuple_(*(self.column(name) for name in last))
-        end = tuple_(*(self.bind("end", name) for name in last))
+        compared = [name for name in fields if f"end_{name}" in ends]
+        here = tuple_(*(self.column(name) for name in compared))
+        end = tuple_(*(self.bind("end", name) for name in compared))
         later = here < end if descending else here > end
-        if last != fields:
+        if fields[0] not in compared:
             return statement.where(is_empty, later)
         if may_be_empty:
             return statement.where(or_(is_empty, later))
@@ -196,11 +199,11 @@ class Listing:
         names = self.sort_fields(page.sort)
         parts = page.after.rsplit(",", len(names) - 1)
         if len(parts) < len(names) and self.columns[names[0]].nullable:
-            del names[0]  # the last row had no value there
+            del names[0]  # "5" instead of "Ann,5": the last row had no name
         try:
             for name, part in zip(names, parts, strict=True):
                 text = unquote(part) if name in self.keys else part
-                value = self.types(name).validate_strings(text)
+                value = self.get_type(name).validate_strings(text)
                 values[f"end_{name}"] = fit(value, self.columns[name].type)
         except (ValueError, OverflowError):
             raise mistake("after", "Take it from Link, with the same sort") from None
@@ -217,7 +220,7 @@ class Listing:
                 value = value.name
             text = str(to_jsonable_python(value))
             if name in self.keys:
-                text = quote(text, safe=" :")  # a comma in it would end it
+                text = quote(text, safe=" :")  # without commas, which separate them
             parts.append(text)
         return ",".join(parts)
 
@@ -228,7 +231,8 @@ class Listing:
         table: Any = inspect(self.table).local_table
         key = self.columns[self.keys[0]]
         is_number = len(self.keys) == 1 and isinstance(key.type, Integer)
-        # In SQLite each index ends with the key, if that is one whole number.
+        # In SQLite each index ends with the key, if that is one whole number. PostgreSQL
+        # sorts rows that are equal in the index, say those of one owner.
         ends = self.keys if is_number else []
         found = [self.keys]
         for constraint in table.constraints:
@@ -241,7 +245,10 @@ class Listing:
         return found
 
     def is_quick(self, sort: str, filters: tuple[str, ...]) -> bool:
-        """Tell whether an index has the rows of a list in order."""
+        """Tell whether an index has the rows of a list in order.
+
+        It begins with the columns of the filters, and goes on with the sort fields.
+        """
         fields = self.sort_fields(sort)
         if self.columns[fields[0]].nullable:
             return False
