@@ -231,8 +231,8 @@ class Listing:
         table: Any = inspect(self.table).local_table
         key = self.columns[self.keys[0]]
         is_number = len(self.keys) == 1 and isinstance(key.type, Integer)
-        # In SQLite each index ends with the key, if that is one whole number. PostgreSQL
-        # sorts rows that are equal in the index, say those of one owner.
+        # In SQLite each index ends with the key, if that is one whole number.
+        # PostgreSQL sorts rows that are equal in the index, say those of one owner.
         ends = self.keys if is_number else []
         found = [self.keys]
         for constraint in table.constraints:
