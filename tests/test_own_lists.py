@@ -92,7 +92,8 @@ def test_a_walk_shows_each_row_once_and_in_order(
     ann: Person, table: str, sort: str
 ) -> None:
     whole = flat(follow(ann, f"/{table}", sort=sort, limit=100))
-    assert len({row["id"] for row in whole}) == len(BOOKS) * 3
+    # Other tests add some that are not hers.
+    assert len({row["id"] for row in whole}) == len(whole) >= len(BOOKS) * 3
     assert flat(follow(ann, f"/{table}", sort=sort, limit=4)) == whole
     assert flat(follow(ann, f"/{table}", sort=sort, limit=4, q="m")) == [
         row for row in whole if "m" in row["title"].lower()
