@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import PASSWORD, ROOT, Person, Server
 from tests.pages import apply, blocks, check_commands, copy_of_project
+from tests.test_exercises import run_tests
 
 PAGE = (ROOT / "docs" / "build.md").read_text()
 _, *STEPS = re.split(r"^(?=## \d\. )", PAGE, flags=re.MULTILINE)
@@ -22,25 +23,35 @@ def log_in(server: Server, name: str, password: str) -> str:
     return str(server.client.post("/api/login", data=form).json()["access_token"])
 
 
+def write_step(step: str, project: Path) -> None:
+    """Write the new files of a step, and apply its diffs."""
+    new = r"^`([\w/.]+)`, new:\n\n```\w+\n(.*?)^```"
+    for name, text in re.findall(new, step, flags=re.DOTALL | re.MULTILINE):
+        file = project / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    for diff in blocks(step, "diff"):
+        apply(diff, project)
+
+
 def test_each_step_does_what_the_page_shows(
     tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(STEPS) == 8
     minutes = re.findall(r"^\*(\d+) minutes\.\* ", PAGE, flags=re.MULTILINE)
-    assert sum(int(number) for number in minutes) <= 70
+    assert sum(int(number) for number in minutes) == 60
     project = copy_of_project(tmp_path / "project")
     for step in STEPS:
-        (diff,) = blocks(step, "diff")
-        apply(diff, project)
+        write_step(step, project)
         server = serve(project=project, folder=project)
-        commands = blocks(step, "sh")
-        if commands:
+        if commands := blocks(step, "sh"):
             check_commands(commands, server, project)
         # Each step's commands run in a new shell; people have one terminal.
         monkeypatch.setenv("ANN", log_in(server, "ann", "correct horse"))
         monkeypatch.setenv("BOB", log_in(server, "bob", "battery staple"))
         assert "Traceback" not in server.log.read_text()
         server.stop()
+    assert run_tests(project, ["test_lending.py"]) == "5 passed"
 
 
 @pytest.fixture
@@ -48,7 +59,7 @@ def project(tmp_path: Path) -> Path:
     """Provide a copy with all steps of the page."""
     copy = copy_of_project(tmp_path / "project")
     for step in STEPS:
-        apply(blocks(step, "diff")[0], copy)
+        write_step(step, copy)
     return copy
 
 
