@@ -1,8 +1,10 @@
 """tools.data: save, restore, reset, import, export and fake, while the server runs."""
 
 import csv
+import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -16,6 +18,7 @@ from sqlmodel import create_engine
 from core.texts import normal_address
 from tests import programs
 from tests.conftest import ROOT, Person, Server, empty_database, wait_until
+from tests.test_fields import FIELDS, ROWS, make_project, name_in_json
 from tests.test_schema import NAME, Project
 
 Serve = Callable[..., Server]
@@ -42,7 +45,7 @@ def test_reset_asks_first_and_only_yes_deletes(serve: Serve) -> None:
     ann = Person(server.client, "ann")
     for answer in ("no\n", "y\n", ""):
         refused = data(server.database, "reset", answer=answer)
-        assert "Delete 1 account from " in refused.stdout
+        assert "user: 1 row\n" in refused.stdout
         assert "Type yes: " in refused.stdout
         assert (refused.stderr, refused.returncode) == ("Nothing was changed.\n", 1)
     assert ann("GET", "/users/me").json() == ann.account
@@ -56,7 +59,7 @@ def test_the_server_goes_on_with_empty_tables(serve: Serve) -> None:
         assert bob("PATCH", "/users/me", json={"name": "Bo"}).status_code == 200
     done = data(server.database, "reset", answer="yes\n")
     assert (done.stderr, done.returncode) == ("", 0)
-    assert "Delete 2 accounts" in done.stdout
+    assert "user: 2 rows\n" in done.stdout
     for _ in range(20):
         assert ann("GET", "/users/me").status_code == 401
     cid = Person(server.client, "cid")
@@ -121,7 +124,6 @@ def test_reset_works_where_the_table_of_accounts_is_broken(serve: Serve) -> None
     execute(server.database, 'ALTER TABLE "user" RENAME TO elsewhere')
     done = data(server.database, "reset", answer="yes\n")
     assert (done.stderr, done.returncode) == ("", 0)
-    assert "Delete an unknown number of accounts (" in done.stdout
     assert Person(server.client, "ann").account["name"] == "Ann"
     assert server.rows("SELECT name FROM elsewhere") == [("Ann",)]
 
@@ -222,17 +224,31 @@ def test_a_file_that_is_not_a_saved_database_is_not_restored(
     assert not nothing.exists()
 
 
-def test_postgresql_has_a_tool_of_its_own_for_copies(
-    new_database: Callable[[Path], str], tmp_path: Path
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["save", "new.db"],
+        ["export", "new.csv"],
+        ["move", "sqlite:///new.db"],
+        ["rename", "user.name", "user.title"],
+        ["drop", "user.name"],
+        ["reset"],
+    ],
+)
+def test_no_tool_makes_the_database_that_it_reads(
+    new_database: Callable[[Path], str], tmp_path: Path, command: list[str]
 ) -> None:
     url = new_database(tmp_path)
-    file = tmp_path / "saved.db"
-    saved = data(url, "save", str(file))
+    refused = data(url, *command, project=tmp_path)
+    assert refused.returncode == 1
     if url.startswith("sqlite"):
-        assert (saved.stdout, saved.returncode) == (f"0 accounts in {file}.\n", 0)
+        assert refused.stdout == f"Database: {tmp_path}/app.db\n"
+        assert refused.stderr.startswith("It is not there: run this in the folder")
+    elif command[0] == "save":
+        assert "pg_dump" in refused.stderr
     else:
-        assert (saved.returncode, "pg_dump" in saved.stderr) == (1, True)
-        assert not file.exists()
+        assert refused.stderr == "It has no tables yet: start the server once.\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_people_is_imported_whole_or_not_at_all(
@@ -261,7 +277,7 @@ def test_a_file_of_people_is_imported_whole_or_not_at_all(
 
     done = imported("Zoë,Zoe@example.com,secret", "Bob,bob@example.com,other")
     assert (done.stderr, done.returncode) == ("", 0)
-    assert "Added 2 accounts." in done.stdout
+    assert "Added 2 rows to user.\n" in done.stdout
     login = {"username": "zoe@example.com", "password": "secret"}
     assert server.client.post("/api/login", data=login).status_code == 200
 
@@ -269,11 +285,11 @@ def test_a_file_of_people_is_imported_whole_or_not_at_all(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("name,email,password,colour\n", "no field of an account is called 'colour'"),
+        ("name,email,password,colour\n", "a row of user has no 'colour'"),
         ("id,name,email,password\n", "each new account gets its own id"),
         ("name,email,password\nA,a@example.com,x,more\n", "line 2"),
         ("\xff", "cannot be read"),
-        ("name,email,password\n", "there is no account in"),
+        ("name,email,password\n", "there is no row in"),
         ("name,email,password\n[1],bob,x\n", "line 2: email: An email address"),
     ],
 )
@@ -295,7 +311,7 @@ def test_all_accounts_are_exported_as_the_api_shows_them(
     people = [Person(server.client, name) for name in ("ann", "bob")]
     file = tmp_path / "people.csv"
     done = data(server.database, "export", str(file))
-    assert (done.stdout, done.returncode) == (f"2 accounts in {file}.\n", 0)
+    assert done.stdout.endswith(f"2 rows of user in {file}.\n")
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     for person, row in zip(people, rows, strict=True):
@@ -304,7 +320,7 @@ def test_all_accounts_are_exported_as_the_api_shows_them(
     assert data(server.database, "export", str(file)).returncode == 1
 
 
-FIELDS = """    age: int | None = None
+MORE = """    age: int | None = None
     nick: str = Field(unique=True)
     level: int = Field(default=1, ge=1, le=5)
     born: date | None = None
@@ -317,13 +333,13 @@ def test_made_up_accounts_fill_the_fields_and_one_is_an_administrator(
     pytest.importorskip("faker", reason="needs: pip install -r tools/requirements.txt")
     project = tmp_path / "project"
     project.mkdir()
-    models = (ROOT / "models.py").read_text().replace(NAME, NAME + FIELDS)
+    models = (ROOT / "models.py").read_text().replace(NAME, NAME + MORE)
     models = models.replace("import UTC, datetime", "import UTC, date, datetime")
     (project / "models.py").write_text(models)
     server = serve(project=project)
     done = data(server.database, "fake", "1500", project=project)
     assert (done.stderr, done.returncode) == ("", 0)
-    assert "1,500 accounts. Log in as an administrator:" in done.stdout
+    assert "user has 1,500 rows.\nLog in as an administrator:" in done.stdout
     form = re.findall(r"username=(\S+) -d password=(\S+)", done.stdout)[0]
     login = dict(zip(("username", "password"), form, strict=True))
     token = server.client.post("/api/login", data=login).json()["access_token"]
@@ -337,7 +353,197 @@ def test_made_up_accounts_fill_the_fields_and_one_is_an_administrator(
     refused = data(server.database, "fake", "5", project=project)
     assert (refused.returncode, "--add" in refused.stderr) == (1, True)
     added = data(server.database, "fake", "5", "--add", project=project)
-    assert "1,505 accounts" in added.stdout
+    assert "1,505 rows" in added.stdout
+
+
+ITEM = """
+
+class Colour(enum.IntEnum):
+    red = 1
+
+
+class ItemBase(SQLModel):
+    title: str = Field(max_length=6, index=True)
+    code: str = Field(unique=True)
+    stock: int = Field(ge=1, le=3)
+    weight: Decimal = Field(gt=0, max_digits=4, decimal_places=3)
+    colour: Colour
+    photo: bytes | None = None
+    parent_id: int | None = Field(default=None, foreign_key="item.id")
+    FIELDS
+
+class Item(ItemBase, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    owner_id: int = Field(foreign_key="user.id", ondelete="CASCADE")
+
+
+class ItemCreate(ItemBase):
+    model_config = {"extra": "forbid"}
+
+
+class Like(SQLModel, table=True):
+    user_id: int = Field(foreign_key="user.id", primary_key=True)
+    item_id: int = Field(foreign_key="item.id", primary_key=True)
+
+
+class Document(SQLModel, table=True):
+    key: UUID = Field(primary_key=True)
+    name: str = Field(min_length=100)
+"""
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Provide a project with tables of one's own, and fields of every kind."""
+    pytest.importorskip("faker", reason="needs: pip install -r tools/requirements.txt")
+    project = make_project(tmp_path_factory.mktemp("items") / "project", FIELDS)
+    fields = "\n    ".join(FIELDS)
+    with (project / "models.py").open("a") as models:
+        models.write(ITEM.replace("FIELDS", fields))
+    return project
+
+
+def test_rows_of_any_table_are_made_up_exported_imported_and_reset(
+    items: Path, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    url = new_database(tmp_path)
+
+    def run(*arguments: str) -> str:
+        done = data(url, *arguments, project=items)
+        return done.stdout + done.stderr
+
+    assert "python -m tools.data fake 10 user" in run("fake", "5", "item")
+    assert "user has 4 rows" in run("fake", "4")
+    assert "team has 2 rows" in run("fake", "2", "team")
+    assert "item has 1,200 rows" in run("fake", "1200", "item")
+    assert "at least 100 characters. Give it a default" in run("fake", "1", "document")
+    execute(url, "DELETE FROM item WHERE id > 3")
+    assert "user_id, item_id is taken" in run("fake", "13", "like")
+    assert "like has 6 rows" in run("fake", "6", "like")
+    assert "There is no table thing. These are there: " in run("fake", "6", "thing")
+    execute(url, "UPDATE item SET parent_id = 2 WHERE id = 3")
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    assert "3 rows of item" in run("export", str(first), "item")
+    assert "line 2: This id is taken." in run("import", str(first), "item")
+    told = run("reset", "--yes")
+    for line in ("item: 3 rows", "like: 6 rows", "team: 2 rows", "user: 4 rows"):
+        assert line in told
+    refused = run("import", str(first), "item")
+    assert re.search("line 3: .*(owner|team)_id: there is no such row in ", refused)
+    run("fake", "4")
+    run("fake", "2", "team")
+    assert "Added 3 rows to item." in run("import", str(first), "item")
+    run("export", str(second), "item")
+    assert second.read_text() == first.read_text()
+    assert "item has 4 rows" in run("fake", "1", "item", "--add"), "with a new id"
+
+
+def test_all_tables_move_to_postgresql_and_back(
+    items: Path, postgresql: str, tmp_path: Path, serve: Serve
+) -> None:
+    from tools import postgresql as servers
+
+    old, back = f"sqlite:///{tmp_path}/app.db", f"sqlite:///{tmp_path}/back.db"
+    between = servers.new_database(postgresql)
+    for number, table in [("1500", "team"), ("8", "user"), ("1100", "item")]:
+        assert data(old, "fake", number, table, project=items).returncode == 0
+    execute(old, "UPDATE item SET parent_id = 1100 WHERE id = 1")
+    server = serve(project=items, url=old)
+    ann, last = Person(server.client, "ann"), Person(server.client, "last")
+    for _, field, shown, *_ in ROWS:
+        change = {name_in_json(field): json.loads(shown)}
+        assert ann("PATCH", "/users/me", json=change).status_code == 200
+    server.promote(ann)
+    assert last("DELETE", "/users/me").status_code == 204
+    before = ann("GET", "/users").json()
+    server.stop()
+    data(old, "export", f"{tmp_path}/1.csv", "item", project=items)
+    for source, target in [(old, between), (between, back)]:
+        moved = data(source, "move", target, project=items)
+        assert (moved.stderr, moved.returncode) == ("", 0)
+        assert "item: 1,100 rows" in moved.stdout
+        assert f"DATABASE_URL='{target}'" in moved.stdout
+        server = serve(project=items, url=target)
+        ann.client = server.client
+        assert ann("GET", "/users").json() == before
+        new = Person(server.client, "new")
+        assert new.id > last.id
+        assert new("DELETE", "/users/me").status_code == 204
+        last = new
+        server.stop()
+        data(target, "export", f"{tmp_path}/2.csv", "item", project=items)
+        texts = [(tmp_path / name).read_bytes() for name in ("1.csv", "2.csv")]
+        assert texts[0] == texts[1]
+        (tmp_path / "2.csv").unlink()
+        again = data(source, "move", target, project=items)
+        assert again.returncode == 1
+        assert "is not empty (team: 1,500 rows)" in again.stderr
+        assert again.stderr.endswith("Nothing was copied.\n")
+
+
+def test_a_row_that_does_not_fit_moves_nothing(
+    items: Path, postgresql: str, tmp_path: Path
+) -> None:
+    from tools import postgresql as servers
+
+    old, new = f"sqlite:///{tmp_path}/app.db", servers.new_database(postgresql)
+    data(old, "fake", "3", project=items)
+    execute(old, 'UPDATE "user" SET age = 3000000000 WHERE id = 2')
+    moved = data(old, "move", new, project=items)
+    assert "user.age: A whole number from -2147483648 to 2147483647" in moved.stderr
+    assert "Nothing was copied." in moved.stderr
+    refused = data(new, "export", str(tmp_path / "new.csv"), project=items)
+    assert "It has no tables yet" in refused.stderr
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "mysql://host/name"])
+def test_a_wrong_place_to_move_to_is_refused(tmp_path: Path, url: str) -> None:
+    refused = data(empty_database(tmp_path), "move", url)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+
+
+def test_a_column_gets_a_new_name_or_goes_and_all_else_stays(
+    items: Path, new_database: Callable[[Path], str], tmp_path: Path, serve: Serve
+) -> None:
+    url = new_database(tmp_path)
+    project = shutil.copytree(items, tmp_path / "project")
+    models = project / "models.py"
+    for number, table in [("3", "user"), ("2", "team"), ("5", "item"), ("2", "like")]:
+        assert data(url, "fake", number, table, project=project).returncode == 0
+
+    def run(*arguments: str, answer: str = "") -> str:
+        done = data(url, *arguments, project=project, answer=answer)
+        return done.stdout + done.stderr
+
+    assert "item has no column foto. It has: " in run("rename", "item.foto", "item.x")
+    assert "There is no table x" in run("drop", "x.photo")
+    assert "write TABLE.COLUMN" in run("drop", "photo")
+    assert "write item.photo" in run("rename", "item.photo", "like.photo")
+    taken = run("rename", "item.title", "item.photo")
+    assert "item has a column photo already" in taken
+    told = run("rename", "item.title", "item.headline")
+    assert "Renaming item.title, which has 5 values, to item.headline" in told
+    models.write_text(models.read_text().replace("    title: str", "    headline: str"))
+    server = serve(url=url, project=project)
+    assert "added" not in server.log.read_text(), "not even an index"
+    server.stop()
+    question = run("drop", "item.code", answer="no\n")
+    assert "Remove item.code, and 5 values in it? Type yes: " in question
+    dropped = ["item.code", "item.parent_id", "item.headline"]
+    dropped += ["item.handle", "user.handle"]
+    for name in dropped:
+        assert f"{name} is gone" in run("drop", name, "--yes")
+        text = models.read_text()
+        field = name.partition(".")[2]
+        kept = [line for line in text.splitlines() if f"    {field}: " not in line]
+        models.write_text("\n".join(kept))
+    server = serve(url=url, project=project)
+    assert "added" not in server.log.read_text()
+    counts = [f'SELECT count(*) FROM "{name}"' for name in ("user", "item", "like")]
+    assert [server.rows(count) for count in counts] == [[(3,)], [(5,)], [(2,)]]
+    server.execute('DELETE FROM "like"')
+    server.execute('DELETE FROM "user" WHERE id = 3')
+    assert Person(server.client, "new").id == 4, "the last id is not given out again"
 
 
 @pytest.mark.parametrize("arguments", [[], ["fake"], ["fake", "0"], ["fake", "many"]])

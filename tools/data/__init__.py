@@ -1,1 +1,1 @@
-"""Look after the data: save, restore, reset, import, export, and made-up accounts."""
+"""Look after the data: copies, CSV files, made-up rows, new names, another database."""

@@ -7,6 +7,7 @@ from pathlib import Path
 def ask(question: str, agreed: bool) -> None:
     """Go on only if somebody agreed with --yes, or types yes now."""
     if agreed:
+        print(question)
         return
     print(f"{question} Type yes: ", end="", flush=True)
     if sys.stdin.readline().strip() != "yes":

@@ -12,18 +12,14 @@ from sqlmodel import create_engine
 from core.data.sessions import database, open_all
 from core.data.tables import follow_models
 from core.settings import DATABASE
-from database import create_database
-from main import app  # noqa: F401 # it knows the tables of every router
 from tools.data.ask import accounts, ask, create_new
+from tools.data.tables import open_database
 
 
 def save(file: Path) -> None:
     """Write the whole database, as it is at this moment, into a new file."""
     check_kind("pg_dump --format=custom --file=FILE URL")
-    if DATABASE.file and DATABASE.file.exists():
-        open_all()  # its tables may differ from models.py: then a copy is needed most
-    else:
-        create_database()
+    open_database()  # its tables may differ from models.py: then a copy is needed most
     create_new(file)
     with closing(database.connect()) as connection:
         # A consistent copy; writers need not wait for it (sqlite.org/lang_vacuum).

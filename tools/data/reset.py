@@ -3,27 +3,29 @@
 from collections.abc import Iterable
 
 from sqlalchemy import Connection, Inspector, inspect
+from sqlalchemy import table as named
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import SQLModel, func, select
+from sqlmodel import SQLModel
 
 from core.data.kinds import first_line
-from core.data.sessions import database, engine, open_all, reading_engine
+from core.data.sessions import database, engine, reading_engine
 from core.settings import DATABASE
-from main import app  # noqa: F401 # it knows the tables of every router
-from models import User
-from tools.data.ask import accounts, ask
+from tools.data.ask import ask
+from tools.data.tables import count, count_rows, open_database
 
 
 def reset(*, agreed: bool) -> None:
     """Drop the models' tables, whatever they look like, and create them again."""
-    open_all()
+    open_database()
     try:
         with reading_engine.connect() as connection:
             tables, others = find_tables(inspect(connection))
-            number = count_accounts(connection)
+            for name in tables + others:
+                number = count_rows(connection, named(name))
+                print(f"{name}: {count(number)}")
         if others:
             print(f"Tables that refer to them are dropped, too: {', '.join(others)}.")
-        ask(f"Delete {number} from {DATABASE.name}?", agreed)
+        ask("Delete all of that?", agreed)
         with database.alone(engine) as connection:
             drop(connection, tables + others)
             SQLModel.metadata.create_all(connection)
@@ -49,14 +51,6 @@ def find_tables(inspector: Inspector) -> tuple[list[str], list[str]]:
                 found.append(name)
         others += found
     return tables, others
-
-
-def count_accounts(connection: Connection) -> str:
-    try:
-        number = connection.execute(select(func.count()).select_from(User)).scalar_one()
-    except SQLAlchemyError as error:
-        return f"an unknown number of accounts ({first_line(error)})"
-    return accounts(number)
 
 
 def drop(connection: Connection, tables: list[str]) -> None:
