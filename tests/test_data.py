@@ -1,4 +1,4 @@
-"""tools.data: save, restore, reset, import, export and fake, while the server runs."""
+"""tools.data: every command on every table, while the server runs."""
 
 import csv
 import json
@@ -544,6 +544,25 @@ def test_a_column_gets_a_new_name_or_goes_and_all_else_stays(
     server.execute('DELETE FROM "like"')
     server.execute('DELETE FROM "user" WHERE id = 3')
     assert Person(server.client, "new").id == 4, "the last id is not given out again"
+
+
+@pytest.mark.sqlite
+def test_each_command_on_the_pages_works(items: Path, tmp_path: Path) -> None:
+    pages = ["README.md", "docs/scaling.md", "docs/fields.md"]
+    text = "".join((ROOT / page).read_text() for page in pages)
+    commands = re.findall(r"\n *\.venv/bin/python -m tools\.data ([^#\n]+)", text)
+    url = f"sqlite:///{tmp_path}/app.db"
+    data(url, "fake", "1", "team", project=items)
+    for command in commands:
+        typed = re.sub(r"\w+\.(csv|db)$", rf"{tmp_path}/\g<0>", command.strip())
+        typed = re.sub("postgresql://.*", f"sqlite:///{tmp_path}/new.db", typed)
+        if typed == "fake 10 team":
+            typed += " --add"
+        if typed.startswith("import"):
+            execute(url, "DELETE FROM team")
+        done = data(url, *typed.split(), project=items, answer="yes\n")
+        assert done.returncode == 0, (command, done.stderr)
+    assert len(commands) == 10
 
 
 @pytest.mark.parametrize("arguments", [[], ["fake"], ["fake", "0"], ["fake", "many"]])
