@@ -447,7 +447,7 @@ def test_all_tables_move_to_postgresql_and_back(
     between = servers.new_database(postgresql)
     for number, table in [("1500", "team"), ("8", "user"), ("1100", "item")]:
         assert data(old, "fake", number, table, project=items).returncode == 0
-    execute(old, "UPDATE item SET parent_id = 1100 WHERE id = 1")
+    execute(old, "UPDATE item SET parent_id = 1100, home = NULL WHERE id = 1")
     server = serve(project=items, url=old)
     ann, last = Person(server.client, "ann"), Person(server.client, "last")
     for _, field, shown, *_ in ROWS:
@@ -459,10 +459,12 @@ def test_all_tables_move_to_postgresql_and_back(
     server.stop()
     data(old, "export", f"{tmp_path}/1.csv", "item", project=items)
     for source, target in [(old, between), (between, back)]:
-        moved = data(source, "move", target, project=items)
+        typed = target.replace("postgres@", "postgres:secret@")
+        moved = data(source, "move", typed, project=items)
         assert (moved.stderr, moved.returncode) == ("", 0)
         assert "item: 1,100 rows" in moved.stdout
-        assert f"DATABASE_URL='{target}'" in moved.stdout
+        shown = typed.replace("secret", "PASSWORD")
+        assert f"DATABASE_URL='{shown}'" in moved.stdout
         server = serve(project=items, url=target)
         ann.client = server.client
         assert ann("GET", "/users").json() == before
@@ -479,6 +481,11 @@ def test_all_tables_move_to_postgresql_and_back(
         assert again.returncode == 1
         assert "is not empty (team: 1,500 rows)" in again.stderr
         assert again.stderr.endswith("Nothing was copied.\n")
+
+    with closing(sqlite3.connect(tmp_path / "app.db")) as first:
+        stored = first.execute("SELECT * FROM item ORDER BY id").fetchall()
+    with closing(sqlite3.connect(tmp_path / "back.db")) as second:
+        assert second.execute("SELECT * FROM item ORDER BY id").fetchall() == stored
 
 
 def test_a_row_that_does_not_fit_moves_nothing(

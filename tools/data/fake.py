@@ -159,7 +159,8 @@ class Maker:
 
     def make_value(self, name: str, field: Any) -> Any:
         """Make up a value of a type, or return None if that cannot be done."""
-        if name in self.given or self.table.columns[name].foreign_keys:
+        column = self.table.columns.get(name)
+        if name in self.given or (column is not None and column.foreign_keys):
             return None
         annotation = field.annotation
         while get_origin(annotation) in {Annotated, Union, UnionType}:
@@ -198,14 +199,11 @@ class Maker:
 
     def make_number(self, name: str, field: Any, kind: Any) -> Any:
         limits = find_limits(field)
-        least = limits.get("ge", limits.get("gt"))
-        most = limits.get("le", limits.get("lt"))
-        if least is None:
-            least = 0 if most is None or most > 0 else most - 100
-        if most is None:
-            most = least + 100
-            if (name,) in self.taken:
-                most = least + 2**30
+        span = 2**30 if (name,) in self.taken else 100
+        least = limits.get("ge", limits.get("gt", 0))
+        most = limits.get("le", limits.get("lt", least + span))
+        if most < least:
+            least = most - span
         if "max_digits" in limits:
             digits = limits["max_digits"] - limits.get("decimal_places", 0)
             most = min(most, 10**digits - 1)
@@ -217,14 +215,10 @@ class Maker:
 
 def find_unique(table: Any) -> list[tuple[str, ...]]:
     """List the columns, or groups of them, that no two rows have the same of."""
-    found = [tuple(table.primary_key.columns.keys())]
-    for constraint in table.constraints:
-        if isinstance(constraint, UniqueConstraint):
-            found.append(tuple(constraint.columns.keys()))
-    for index in table.indexes:
-        if index.unique:
-            found.append(tuple(index.columns.keys()))
-    return found
+    groups = [table.primary_key]
+    groups += [rule for rule in table.constraints if isinstance(rule, UniqueConstraint)]
+    groups += [index for index in table.indexes if index.unique]
+    return [tuple(group.columns.keys()) for group in groups]
 
 
 def find_limits(field: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Two processes do it, since one knows only one database: this one reads the rows,
 another, started with the new DATABASE_URL, writes them, each as the server would.
 """
 
+import json
 import os
 import pickle
 import re
@@ -14,7 +15,17 @@ from contextlib import suppress
 from typing import IO, Any
 
 from rich.progress import Progress
-from sqlalchemy import Connection, Table, insert, inspect, select
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Table,
+    Text,
+    cast,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
@@ -71,14 +82,17 @@ def move(url: str) -> None:
                 pickle.dump(None, pipe)
     if writer.wait() != 0:
         raise SystemExit("Nothing was copied.")
-    shown = re.sub(r"(:[^:/@]*):[^/]*@|(password=)[^&]*", r"\1\2:PASSWORD@", url)
+    shown = re.sub("(//[^:/@]*):[^/]*@", r"\1:PASSWORD@", url)
+    shown = re.sub("password=[^&]*", "password=PASSWORD", shown)
     print(f"All of it was copied; {PLACE} is as it was. Start the server with")
     print(f"DATABASE_URL='{shown}' .venv/bin/uvicorn main:app")
 
 
 def send(connection: Connection, table: Table, pipe: IO[bytes]) -> Iterator[int]:
     """Send the rows of a table in batches; yield how many each has."""
-    statement = select(table).order_by(*table.primary_key.columns)
+    # JSON as text, or its null would look like no value.
+    columns = [cast(one, Text) if is_json(one) else one for one in table.columns]
+    statement = select(*columns).order_by(*table.primary_key.columns)
     result = connection.execute(statement.execution_options(yield_per=BATCH))
     for rows in result.partitions():
         pickle.dump((table.name, 0, [tuple(row) for row in rows]), pipe)
@@ -86,11 +100,19 @@ def send(connection: Connection, table: Table, pipe: IO[bytes]) -> Iterator[int]
     pickle.dump((table.name, ids.find_last(connection, table), []), pipe)
 
 
+def is_json(column: Column[Any]) -> bool:
+    return isinstance(column.type, JSON)
+
+
 # ---- The process that writes: python -m tools.data.move. ----
 
 
 def receive(pipe: IO[bytes]) -> None:
     """Write what comes from the other process, in one transaction."""
+    for table in TABLES.values():
+        for column in table.columns:
+            if isinstance(column.type, JSON):
+                column.type.none_as_null = True  # no value is NULL, not JSON's null
     open_all()
     with database.alone(engine) as connection:
         follow_models(connection)
@@ -116,6 +138,9 @@ def fit_row(table: Table, row: tuple[Any, ...]) -> dict[str, Any]:
     """Return the values of a row as the columns of this database hold them."""
     values = {}
     for column, value in zip(table.columns, row, strict=True):
+        if is_json(column) and value is not None:
+            values[column.key] = JSON.NULL if value == "null" else json.loads(value)
+            continue
         try:
             fitting = value if value is None else fit(value, column.type)
         except (ValueError, OverflowError) as error:
