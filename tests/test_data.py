@@ -518,6 +518,9 @@ def test_a_column_gets_a_new_name_or_goes_and_all_else_stays(
     for number, table in [("3", "user"), ("2", "team"), ("5", "item"), ("2", "like")]:
         assert data(url, "fake", number, table, project=project).returncode == 0
 
+    data(url, "fake", "1", "--add", project=project)
+    execute(url, 'DELETE FROM "user" WHERE id = 4')
+
     def run(*arguments: str, answer: str = "") -> str:
         done = data(url, *arguments, project=project, answer=answer)
         return done.stdout + done.stderr
@@ -548,9 +551,7 @@ def test_a_column_gets_a_new_name_or_goes_and_all_else_stays(
     assert "added" not in server.log.read_text()
     counts = [f'SELECT count(*) FROM "{name}"' for name in ("user", "item", "like")]
     assert [server.rows(count) for count in counts] == [[(3,)], [(5,)], [(2,)]]
-    server.execute('DELETE FROM "like"')
-    server.execute('DELETE FROM "user" WHERE id = 3')
-    assert Person(server.client, "new").id == 4, "the last id is not given out again"
+    assert Person(server.client, "new").id == 5, "the last id is not given out again"
 
 
 @pytest.mark.sqlite
