@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
+from core.data.columns import Misfit
 from core.data.kinds import first_line
 from core.start import StartRefused
 from tools.data import backup, columns, fake, move, reset, sheets
@@ -67,5 +68,8 @@ if __name__ == "__main__":
         main()
     except StartRefused as refusal:
         raise SystemExit(str(refusal)) from None
+    except Misfit as error:  # made up, and too long for its column, say
+        name, reason = error.mistakes[0]
+        raise SystemExit(f"{name}: {reason}. Say so in its Field(…).") from None
     except DBAPIError as error:
         raise SystemExit(f"The database says: {first_line(error)}") from None
