@@ -73,7 +73,7 @@ from sqlmodel import Session, SQLModel, create_engine
 
 from core.data.sessions import engine
 from main import app
-from models import User
+from models import User, UserCreate
 from tests import programs
 
 ROOT = Path(__file__).parent.parent
@@ -96,16 +96,35 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 3
 
 
+def sign_up(who: object, **fields: Any) -> dict[str, Any]:
+    """Return what somebody sends to sign up.
+
+    If your project has a field that a sign-up requires, give it a value here.
+    """
+    body = {
+        "name": str(who).title(),
+        "email": f"{who}@example.com",
+        "password": PASSWORD,
+    }
+    return body | fields
+
+
+def pytest_configure() -> None:
+    """Stop, with one line, if a sign-up requires what `sign_up` does not send."""
+    sent = sign_up("ann")
+    for name, field in UserCreate.model_fields.items():
+        if field.is_required() and name not in sent:
+            place = "give it a value in sign_up() of tests/conftest.py"
+            raise pytest.UsageError(f"A sign-up requires {name}: {place}")
+
+
 class Person:
     """Somebody with an account, logged in."""
 
     def __init__(self, client: Any, name: str) -> None:
         self.client = client
         self.email = f"{name}@example.com"
-        answer = client.post(
-            "/api/users",
-            json={"name": name.title(), "email": self.email, "password": PASSWORD},
-        )
+        answer = client.post("/api/users", json=sign_up(name))
         assert answer.status_code == 201, answer.text
         self.account: dict[str, Any] = answer.json()
         self.id: int = self.account["id"]
@@ -199,7 +218,11 @@ def free_port() -> int:
 
 
 class Server:
-    """A uvicorn on a free port, started as a user would, for the project or a copy."""
+    """A uvicorn on a free port, started as a user would, for the project or a copy.
+
+    It is started in the project's own folder, unless `start_in` says otherwise: what
+    you add to main.py may look for its files there. Its log is in `folder`.
+    """
 
     def __init__(
         self,
@@ -208,6 +231,7 @@ class Server:
         *options: str,
         app: str = "main:app",
         project: Path = ROOT,
+        start_in: Path | None = None,
         host: str = "127.0.0.1",
         namespace: str = "",
         **settings: str,
@@ -219,14 +243,14 @@ class Server:
         self.log = folder / "server.log"
         command = ["-m", "uvicorn", app, "--app-dir", str(project), "--no-access-log"]
         command += ["--host", host, "--port", str(self.port), *options]
-        environment = (
-            os.environ
-            | {"DATABASE_URL": url, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"}
-            | settings
-        )
+        if start_in is None:
+            start_in = project if (project / "main.py").exists() else ROOT
+        own = {"DATABASE_URL": url, "GATE": str(folder)}
+        own["PYTHONPATH"] = f"{project}{os.pathsep}{ROOT}"
+        environment = os.environ | own | settings
         self.process = programs.start(
             *command,
-            folder=folder,
+            folder=start_in,
             settings=environment,
             output=self.log,
             namespace=namespace,

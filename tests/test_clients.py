@@ -37,8 +37,9 @@ def server(serve: Serve, tmp_path: Path) -> Server:
     server = serve()
     server.promote(Person(server.client, "root"))
     Person(server.client, "bob")
-    document = server.client.get("/openapi.json").text
-    (tmp_path / "openapi.json").write_text(document)
+    document = server.client.get("/openapi.json").json()
+    document["info"]["title"] = "Users API"  # the packages are named after it
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
     return server
 
 

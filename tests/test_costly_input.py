@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.conftest import PASSWORD, Person
+from tests.conftest import PASSWORD, Person, sign_up
 
 SAFE = 60_000  # characters, of the 64 KiB that a body may have
 # Marks of two classes in turn: sorting them takes quadratic time.
@@ -119,8 +119,7 @@ def test_a_text_is_normalized_only_once_its_length_is_known(
     monkeypatch.setattr(unicodedata, "normalize", normalize)
     method = "POST" if options else "GET"
     if "json" in options:
-        good = {"name": "a", "email": "a@example.com", "password": "x"}
-        options = {"json": good | options["json"]}
+        options = {"json": sign_up("a", **options["json"])}
     if "data" in options:
         options = {"data": {"password": "x"} | options["data"]}
     answer = root(method, path, **options)

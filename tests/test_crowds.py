@@ -37,6 +37,7 @@ from tests.conftest import (
     at_once,
     empty_database,
     new_client,
+    sign_up,
     wait_until,
 )
 
@@ -45,10 +46,6 @@ CORES = os.cpu_count() or 1
 HASHING = {"hashpw", "checkpw"}
 ELSEWHERE = "127.0.0.2"  # another address of this machine
 SCANS = 2  # searches at once
-
-
-def sign_up(name: Any) -> dict[str, str]:
-    return {"name": "x", "email": f"{name}@example.com", "password": PASSWORD}
 
 
 class Crowd:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from core.data.sessions import engine
-from tests.conftest import ROOT, Person, Server
+from tests.conftest import ROOT, Person, Server, sign_up
 
 Serve = Callable[..., Server]
 SECRET = "hunter2-do-not-log"
@@ -249,16 +249,15 @@ def test_a_database_that_is_read_only_or_full_is_503_for_writers_alone(
     def set_limit(connection: Any, *_others: object) -> None:
         connection.execute(f"PRAGMA {limit}")  # never less than the pages it has
 
-    sent = {"name": "\U0001f600" * 100, "password": "x"}
     numbers = itertools.count()
 
-    def sign_up() -> Any:
-        body = sent | {"email": f"{'n' * 60}{next(numbers)}@example.com"}
+    def write() -> Any:
+        body = sign_up(f"{'n' * 60}{next(numbers)}", name="\U0001f600" * 100)
         return ann.client.post("/api/users", json=body)
 
     event.listen(engine, "checkout", set_limit)
     try:
-        answers = [sign_up() for _ in range(100)]  # some fit into the last page
+        answers = [write() for _ in range(100)]  # some fit into the last page
         assert answers[-1].status_code == 503
         assert answers[-1].json() == {"detail": told}
         assert answers[-1].headers["Retry-After"] == "1"
@@ -266,4 +265,4 @@ def test_a_database_that_is_read_only_or_full_is_503_for_writers_alone(
     finally:
         event.remove(engine, "checkout", set_limit)
         engine.dispose()
-    assert sign_up().status_code == 201
+    assert write().status_code == 201

@@ -20,7 +20,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import PASSWORD, Person, Server, new_client, wait_until
+from tests.conftest import PASSWORD, Person, Server, new_client, sign_up, wait_until
 
 psycopg = pytest.importorskip(
     "psycopg", reason="needs: pip install -r tests/requirements.txt"
@@ -84,9 +84,8 @@ def read(ann: Person) -> dict[str, Any]:
     return {"method": "GET", "url": "/api/users/me", "headers": ann.headers}
 
 
-def sign_up(name: Any) -> dict[str, Any]:
-    body = {"name": "x", "email": f"{name}@example.com", "password": PASSWORD}
-    return {"method": "POST", "url": "/api/users", "json": body}
+def new_account(name: Any) -> dict[str, Any]:
+    return {"method": "POST", "url": "/api/users", "json": sign_up(name)}
 
 
 def log_in(ann: Person, password: str = PASSWORD) -> dict[str, Any]:
@@ -107,7 +106,7 @@ def everything(ann: Person, name: str) -> list[dict[str, Any]]:
         {"method": "GET", "url": "/health"},
         *[read(ann)] * 30,
         *[search | {"headers": ann.headers}] * 5,
-        *[sign_up(f"{name}-{number}") for number in range(20)],
+        *[new_account(f"{name}-{number}") for number in range(20)],
         *[log_in(ann)] * 10,
         *[log_in(ann, "wrong")] * 10,
         *[change(ann)] * 10,
@@ -132,7 +131,7 @@ def is_right_again(app: Server, ann: Person, name: str) -> None:
         for request in (read(ann), change(ann)):
             wait_until(partial(succeeds, client, request))
     requests = [read(ann)] * 30
-    requests += [sign_up(f"{name}-again-{number}") for number in range(10)]
+    requests += [new_account(f"{name}-again-{number}") for number in range(10)]
     requests += [change(ann)] * 10
     with Crowd(app, requests) as crowd:
         pass
@@ -250,7 +249,7 @@ def test_a_commit_that_waits_for_a_standby_holds_up_only_writers_and_is_not_deni
             time.sleep(0.2)
             notes = {"url": "/api/notes", "headers": ann.headers}
             read_notes = notes | {"method": "GET"}
-            writers = [sign_up(f"waiting-{number}") for number in range(40)]
+            writers = [new_account(f"waiting-{number}") for number in range(40)]
             writers += [notes | {"method": "POST", "json": {"text": "x"}}] * 5
             writers += [log_in(ann)] * 5 + [log_in(ann, "wrong")] * 5
             with Crowd(app, writers) as crowd:
@@ -260,7 +259,7 @@ def test_a_commit_that_waits_for_a_standby_holds_up_only_writers_and_is_not_deni
                     assert {answer.status_code for answer in readers.answers} == {200}
                     assert app.client.get("/health").status_code == 200
             crowd.are_unavailable()
-            with Crowd(app, [sign_up(f"later-{number}") for number in range(40)]):
+            with Crowd(app, [new_account(f"later-{number}") for number in range(40)]):
                 pass
         finally:
             other.execute("ALTER SYSTEM RESET synchronous_standby_names")
@@ -416,7 +415,7 @@ def test_a_database_that_is_read_only_can_be_read_and_is_503_for_writers(
         if value == "on":
             app = serve(url=url)
             ann.client = app.client
-            writers = [sign_up("x"), log_in(ann), log_in(ann, "wrong"), change(ann)]
+            writers = [new_account("x"), log_in(ann), log_in(ann, "wrong"), change(ann)]
             with Crowd(app, writers * 5) as crowd:
                 assert ann("GET", "/users/me").json()["email"] == ann.email
                 assert ann("GET", "/users?q=ann&count=true").status_code == 200

@@ -7,11 +7,11 @@ from urllib.parse import parse_qs
 
 import pytest
 from sqlalchemy import event
-from sqlmodel import insert
+from sqlmodel import Session
 
 from core.data.sessions import engine
 from models import User
-from tests.conftest import Person, Server
+from tests.conftest import Person, Server, sign_up
 
 pytestmark = pytest.mark.quick
 SORTS = ["id", "-id", "name", "-name", "email", "-email", "created_at", "-created_at"]
@@ -34,12 +34,11 @@ NAMES = [
 
 @pytest.fixture
 def accounts(root: Person) -> list[dict[str, Any]]:
-    rows = [
-        {"name": name, "email": f"{number:02}@example.com", "hashed_password": "x"}
-        for number, name in enumerate(NAMES)
-    ]
-    with engine.begin() as connection:
-        connection.execute(insert(User), rows)
+    with Session(engine) as session:
+        for number, name in enumerate(NAMES):
+            fields = sign_up(f"{number:02}", name=name)
+            session.add(User(**fields, hashed_password="x"))
+        session.commit()
     found: list[dict[str, Any]] = root("GET", "/users?limit=100").json()
     assert len(found) == len(NAMES) + 1
     return found
@@ -70,10 +69,7 @@ def test_the_pages_show_each_account_once_in_order(
 
 def test_twenty_are_shown_by_id_unless_told_otherwise(root: Person) -> None:
     for number in range(21):
-        root.client.post(
-            "/api/users",
-            json={"name": "x", "email": f"{number}@example.com", "password": "x"},
-        )
+        root.client.post("/api/users", json=sign_up(number))
     answer = root("GET", "/users")
     shown = [account["id"] for account in answer.json()]
     assert shown == list(range(root.id, root.id + 20))
@@ -234,7 +230,7 @@ def test_a_search_knows_every_letter_whatever_the_locale(
 ) -> None:
     server = serve(url=new_database(tmp_path))
     person = Person(server.client, "root")
-    sent = {"name": "ÜNALÖß", "email": "a@example.com", "password": "x"}
+    sent = sign_up("a", name="ÜNALÖß")
     server.client.post("/api/users", json=sent)
     server.execute('UPDATE "user" SET is_admin = true')
     for q in ("ünal", "ÜNAL", "U\u0308NAL", "alö", "Ü", "Öß"):

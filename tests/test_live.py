@@ -31,6 +31,7 @@ from tests.conftest import (
     at_once,
     empty_database,
     new_client,
+    sign_up,
     wait_until,
 )
 
@@ -39,10 +40,6 @@ Serve = Callable[..., Server]
 
 def person(server: Server, name: str = "ann") -> Person:
     return Person(server.client, name)
-
-
-def sign_up(name: Any) -> dict[str, str]:
-    return {"name": "x", "email": f"{name}@example.com", "password": "secret"}
 
 
 def accounts(server: Server) -> list[str]:
@@ -306,13 +303,11 @@ def test_a_missing_table_is_500_with_its_traceback_and_no_secret(
 ) -> None:
     server = serve()
     ann = person(server)
-    ann.client.post(
-        "/api/users", json={"name": "x", "email": secret, "password": secret}
-    )
+    ann.client.post("/api/users", json=sign_up("x", email=secret, password=secret))
     ann.client.post("/api/login", data={"username": ann.email, "password": secret})
     ((hashed,),) = server.rows('SELECT hashed_password FROM "user"')
     server.execute('ALTER TABLE "user" RENAME TO elsewhere')
-    body = sign_up("x") | {"password": secret}
+    body = sign_up("x", password=secret)
     read = server.client.build_request("GET", "/api/users/me", headers=ann.headers)
     write = server.client.build_request("POST", "/api/users", json=body)
     health = server.client.build_request("GET", "/health")
@@ -408,7 +403,7 @@ def test_the_file_is_in_the_folder_that_the_server_was_started_in(
 ) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    server = serve(url="sqlite:///app.db", folder=folder)
+    server = serve(url="sqlite:///app.db", start_in=folder)
     assert server.client.post("/api/users", json=sign_up("ann")).status_code == 201
     server.stop()
     assert [file.name for file in folder.glob("*.db*")] == ["app.db"]
@@ -506,6 +501,8 @@ def test_a_folder_that_a_file_replaces_is_503_and_comes_back(
 # ---- Several event loops in one process ----
 
 FOUR_LOOPS = """
+import json
+import os
 import threading
 from fastapi.testclient import TestClient
 from main import app
@@ -515,9 +512,9 @@ statuses = {}
 
 
 def use(number, client):
-    body = {"name": "x", "email": f"{number}@example.com", "password": "secret"}
+    body = json.loads(os.environ["BODY"]) | {"email": f"{number}@example.com"}
     found = [client.post("/api/users", json=body).status_code]
-    form = {"username": body["email"], "password": "secret"}
+    form = {"username": body["email"], "password": body["password"]}
     answer = client.post("/api/login", data=form)
     headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
     for _ in range(20):
@@ -551,6 +548,7 @@ for number in range(4):
 def test_servers_in_four_threads_do_not_wait_for_each_other(tmp_path: Path) -> None:
     url = empty_database(tmp_path)
     settings = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
+    settings["BODY"] = json.dumps(sign_up("x"))
     run = programs.run("-c", FOUR_LOOPS, folder=ROOT, settings=settings)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == ["1 40", "2 80", "2 80", "2 80"]

@@ -11,7 +11,14 @@ import pytest
 from httpx2 import RemoteProtocolError
 
 from tests import programs
-from tests.conftest import PASSWORD, ROOT, Person, Server, new_client, wait_until
+from tests.conftest import (
+    ROOT,
+    Person,
+    Server,
+    new_client,
+    sign_up,
+    wait_until,
+)
 
 Serve = Callable[..., Server]
 JSON = {"Content-Type": "application/json"}
@@ -35,9 +42,8 @@ def send(server: Server, method: str, path: str, **fields: Any) -> Any:
     return server.client.request(method, f"/api{path}", content=body, headers=JSON)
 
 
-def sign_up(server: Server, name: str) -> int:
-    body = {"name": "x", "email": f"{name}@example.com", "password": PASSWORD}
-    return int(server.client.post("/api/users", json=body).status_code)
+def sign_up_at(server: Server, name: str) -> int:
+    return int(server.client.post("/api/users", json=sign_up(name)).status_code)
 
 
 # ---- Values ----
@@ -203,7 +209,7 @@ def test_a_session_that_is_used_after_its_request_fails_there_and_stops_nobody(
         with new_client(server.url) as client, suppress(RemoteProtocolError):
             assert client.request(method, path).status_code in {200, 202}
     wait_until(lambda: server.logged("This Session has been permanently closed"))
-    assert sign_up(server, f"after{path.rpartition('/')[2]}") == 201
+    assert sign_up_at(server, f"after{path.rpartition('/')[2]}") == 201
     assert server.client.get("/api/things").status_code == 200
 
 
@@ -232,7 +238,7 @@ asyncio.run(talk())
     assert (run.stdout.splitlines(), run.stderr) == (["room one", "room two"], "")
     texts = [thing["text"] for thing in server.client.get("/api/things").json()]
     assert texts[-2:] == ["room one", "room two"]
-    assert sign_up(server, "beside-a-websocket") == 201
+    assert sign_up_at(server, "beside-a-websocket") == 201
 
 
 def test_sessions_open_no_more_connections_than_the_setting_says(

@@ -10,7 +10,7 @@ from database import get_session
 from main import app
 from models import UserPublic
 from routers.dependencies import get_current_user
-from tests.conftest import Person, make_admin
+from tests.conftest import Person, make_admin, sign_up
 
 pytestmark = pytest.mark.quick
 # Method, path: the status for nobody, for a member about somebody else, for a member
@@ -31,9 +31,7 @@ MATRIX = {
     ("DELETE", "/users/999"): (401, 403, 403, 404),
 }
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
-    ("POST", "/users"): {
-        "json": {"name": "Cid", "email": "cid@example.com", "password": "secret"}
-    },
+    ("POST", "/users"): {"json": sign_up("cid")},
     ("POST", "/login"): {
         "data": {"username": "ann@example.com", "password": "correct horse"}
     },

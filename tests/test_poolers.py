@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from tests import programs
-from tests.conftest import PASSWORD, ROOT, Person, Server, free_port, wait_until
+from tests.conftest import (
+    ROOT,
+    Person,
+    Server,
+    free_port,
+    sign_up,
+    wait_until,
+)
 
 psycopg = pytest.importorskip(
     "psycopg", reason="needs: pip install -r tests/requirements.txt"
@@ -111,10 +118,6 @@ def app(pooler: Pooler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 @pytest.fixture
 def ann(app: Server) -> Person:
     return Person(app.client, f"ann{time.monotonic_ns()}")
-
-
-def sign_up(name: object) -> dict[str, str]:
-    return {"name": "x", "email": f"{name}@example.com", "password": PASSWORD}
 
 
 def test_every_answer_is_right_while_connections_change_hands(

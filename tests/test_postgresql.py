@@ -23,13 +23,13 @@ import pytest
 from tests import programs
 from tests.conftest import (
     GATED,
-    PASSWORD,
     ROOT,
     Gate,
     Person,
     Server,
     at_once,
     new_client,
+    sign_up,
     wait_until,
 )
 from tests.test_schema import AGE, IMPORTS, NAME, Project, added, on
@@ -118,10 +118,6 @@ def cluster(serve: Serve) -> Iterator[list[Server]]:
             if app.process.poll() is None:
                 app.stop()
         postgresql.remove()
-
-
-def sign_up(name: Any) -> dict[str, str]:
-    return {"name": "x", "email": f"{name}@example.com", "password": PASSWORD}
 
 
 def at_all(servers: list[Server], number: int, path: str, **body: Any) -> Counter[int]:

@@ -30,12 +30,13 @@ from tests.conftest import (
     free_port,
     is_free,
     make_admin,
+    sign_up,
     wait_until,
 )
 from tests.pages import blocks
 
 PAGE = (ROOT / "docs" / "scaling.md").read_text()
-JOHN = {"name": "John", "email": "john@example.com", "password": PASSWORD}
+JOHN = sign_up("john")
 Serve = Callable[..., Server]
 
 

@@ -21,8 +21,10 @@ from tests.conftest import (
     Person,
     Server,
     empty_database,
+    sign_up,
     wait_until,
 )
+from tests.pages import skip_if_extended
 
 Serve = Callable[..., Server]
 AGE = "    age: int | None = None\n"
@@ -37,6 +39,7 @@ class Project:
     def __init__(
         self, folder: Path, serve: Serve, like: "Project | None" = None
     ) -> None:
+        skip_if_extended()
         self.folder, self.start = folder / "project", serve
         self.folder.mkdir()
         self.models = self.folder / "models.py"  # ahead of the project's in the path
@@ -122,7 +125,7 @@ def test_one_line_is_a_field_in_the_table_in_sign_up_patch_answers_and_docs(
     ann = on(server, project.ann)
     old = ann("GET", "/users/me").json()
     assert old == ann.account | {"age": None}
-    sent = {"name": "Cid", "email": "cid@example.com", "password": "x", "age": 42}
+    sent = sign_up("cid", age=42)
     cid = server.client.post("/api/users", json=sent)
     assert (cid.status_code, cid.json()["age"]) == (201, 42)
     for age in (7, None, 8):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import programs
-from tests.conftest import PASSWORD, ROOT, Person, Server, wait_until
+from tests.conftest import ROOT, Person, Server, sign_up, wait_until
 from tests.test_settings import start
 
 Serve = Callable[..., Server]
@@ -87,8 +87,7 @@ def test_a_file_that_is_opened_read_only_is_read_and_never_written(
     assert reader.logged("accounts: 1")
     answer = reader.client.get("/api/users/me", headers=ann.headers)
     assert answer.json() == ann.account
-    body = {"name": "x", "email": "bob@example.com", "password": PASSWORD}
-    answer = reader.client.post("/api/users", json=body)
+    answer = reader.client.post("/api/users", json=sign_up("bob"))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     reader.stop()
     assert (tmp_path / "app.db").read_bytes() == before
@@ -331,7 +330,7 @@ def test_a_worker_opens_no_more_connections_than_it_may(
     ann = Person(server.client, "ann")
 
     def ask(number: int) -> int:
-        body = {"name": "x", "email": f"{number}@example.com", "password": PASSWORD}
+        body = sign_up(number)
         if number % 2:
             return int(ann("GET", "/users/me").status_code)
         return int(server.client.post("/api/users", json=body).status_code)

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PASSWORD, ROOT, Person, Server, new_client, wait_until
-from tests.pages import blocks, check_commands, copy_of_project
+from tests.conftest import (
+    PASSWORD,
+    ROOT,
+    Person,
+    Server,
+    new_client,
+    sign_up,
+    wait_until,
+)
+from tests.pages import blocks, check_commands, copy_of_project, skip_if_extended
 
 pytest.importorskip("rich", reason="needs: pip install -r tools/requirements.txt")
 pytest.importorskip(
@@ -36,7 +44,7 @@ def test_each_step_of_a_sign_up_is_shown_with_its_place(serve: Serve) -> None:
     server = serve("--root-path", "/v1", app="tools.tour:app")
     answer = server.client.post(
         "/api/users",
-        json={"name": "Ann", "email": "ann@example.com", "password": PASSWORD},
+        json=sign_up("ann"),
     )
     assert answer.status_code == 201
     (tree,) = trees(server, 1)
@@ -193,7 +201,7 @@ def test_no_secret_is_shown_wherever_it_is(tour_of_cards: Server) -> None:
 def test_no_control_character_of_somebody_else_is_printed(serve: Serve) -> None:
     server = serve(app="tools.tour:app")
     name = "\x1b[31m\x9b31m\u202e\ud800"
-    body = json.dumps({"name": name, "email": "a@example.com", "password": "x"})
+    body = json.dumps(sign_up("a", name=name))
     headers = {"Content-Type": "application/json"}
     server.client.post("/api/users", content=body, headers=headers)
     server.client.post("/api/users%1B%5B31m", content=body, headers=headers)
@@ -208,9 +216,9 @@ def test_no_control_character_of_somebody_else_is_printed(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "step"),
     [
-        ("/api/users", {"name": "", "email": "x@example.com", "password": "x"}, 4),
+        ("/api/users", sign_up("x", name=""), 4),
         ("/api/users", {"name": "x"}, 4),
-        ("/api/users", {"name": "x", "email": "ann@example.com", "password": "x"}, 5),
+        ("/api/users", sign_up("ann"), 5),
         ("/api/logout", {}, 4),
         ("/api/nowhere", {}, 2),
     ],
@@ -231,7 +239,7 @@ def test_a_refused_request_shows_where_it_stopped(
 
 def test_what_the_database_refused_and_what_it_kept_is_shown(serve: Serve) -> None:
     server = serve(app="tools.tour:app")
-    body = {"name": "Ann", "email": "ann@example.com", "password": PASSWORD}
+    body = sign_up("ann")
     for status in (201, 409):
         assert server.client.post("/api/users", json=body).status_code == status
     kept, refused = trees(server, 2)
@@ -249,6 +257,7 @@ def steady(tree: str) -> str:
 
 
 def test_the_walk_shows_what_the_tour_prints(serve: Serve) -> None:
+    skip_if_extended()
     server = serve(app="tools.tour:app", BCRYPT_ROUNDS="12")
     assert check_commands(blocks(WALK, "sh"), server) == 1
     (shown,) = blocks(WALK, "text")
@@ -256,6 +265,7 @@ def test_the_walk_shows_what_the_tour_prints(serve: Serve) -> None:
 
 
 def test_each_reference_of_the_walk_points_at_what_it_says() -> None:
+    skip_if_extended()
     references = re.findall(
         r"\[`([\w/.]+):(\d+)`\]\(\.\./([\w/.]+)#L(\d+)\) `([^`]+)`", WALK
     )

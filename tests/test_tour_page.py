@@ -22,6 +22,7 @@ from tests.conftest import (
     empty_database,
     new_client,
     open_browser,
+    sign_up,
     wait_until,
 )
 from tests.pages import copy_of_project
@@ -161,7 +162,7 @@ class Tour:
         raise AssertionError
 
     def sign_up(self, email: str, **fields: Any) -> dict[str, Any]:
-        body = {"name": "Ann", "email": email, "password": PASSWORD, **fields}
+        body = sign_up("ann", email=email, **fields)
         return self.send("POST", "/api/users", json=body)
 
     def token(self, email: str) -> str:
@@ -240,7 +241,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     (project / "cards.py").write_text(CARDS.replace("FOLDER", str(folder)))
     (folder / "elsewhere.py").write_text(ELSEWHERE)
     browser = open_browser(folder)
-    settings = {}
+    settings: dict[str, Any] = {}
     if os.environ.get("SCREENSHOTS"):
         settings["BCRYPT_ROUNDS"] = "12"  # a hash takes as long as in real use
     server = Server(

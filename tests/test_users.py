@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.data.sessions import engine
-from tests.conftest import PASSWORD, Person
+from tests.conftest import PASSWORD, Person, sign_up
 
 pytestmark = pytest.mark.quick
 ACCOUNT = {"id", "name", "email", "is_admin", "created_at"}
@@ -15,7 +15,7 @@ TAKEN = (409, {"detail": "Email already registered."})
 
 
 def test_signing_up_answers_the_account_and_its_location(client: TestClient) -> None:
-    sent = {"name": "John Doe", "email": "john@example.com", "password": "secret"}
+    sent = sign_up("john", name="John Doe")
     answer = client.post("/api/users", json=sent)
     account = answer.json()
     created_at = account.pop("created_at")
@@ -37,7 +37,7 @@ def test_an_account_reads_the_same_everywhere(ann: Person, root: Person) -> None
 
 
 def test_an_address_is_one_whatever_its_letter_case(ann: Person) -> None:
-    sent = {"name": "Ann", "email": "ANN@Example.COM", "password": "x"}
+    sent = sign_up("ann", email="ANN@Example.COM")
     answer = ann.client.post("/api/users", json=sent)
     assert (answer.status_code, answer.json()) == TAKEN
     ann.email = "Ann@EXAMPLE.com"
@@ -141,8 +141,8 @@ def test_a_path_means_the_same_with_a_slash_at_its_end(ann: Person) -> None:
     for path in ("/users/me/", f"/users/{ann.id}/"):
         answer = ann("GET", path, follow_redirects=False)
         assert (answer.status_code, answer.json()) == (200, ann.account)
-    body = {"name": "Cid", "email": "cid@example.com", "password": "x"}
-    answer = ann.client.post("/api/users/", json=body, follow_redirects=False)
+    path = "/api/users/"
+    answer = ann.client.post(path, json=sign_up("cid"), follow_redirects=False)
     assert answer.status_code == 201
 
 
