@@ -121,7 +121,7 @@ def run(
             errors=errors,
             typed=answers,
         )
-        code = program.wait(60)
+        code = program.wait(300)
         return subprocess.CompletedProcess(
             arguments, code, output.read_text(), errors.read_text()
         )

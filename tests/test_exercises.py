@@ -5,7 +5,6 @@ a second.
 """
 
 import itertools
-import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +14,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from tests import programs
 from tests.conftest import ROOT, Person, Server, at_once, wait_until
-from tests.pages import apply, blocks, check_commands, copy_of_project
+from tests.pages import apply, blocks, check_commands, copy_of_project, run_tests
 
 Serve = Callable[..., Server]
 
@@ -109,7 +107,7 @@ def test_a_solution_does_what_its_exercise_says(
     tests = [file.name for file in project.glob("tests/test_*.py")]
     new = [name for name in tests if not (ROOT / "tests" / name).exists()]
     if new:
-        assert run_tests(project, new) == "5 passed"
+        assert run_tests(project, *new) == "5 passed"
     if numbers != group:
         pytest.skip("needs: pip install -r tests/requirements.txt")
 
@@ -147,18 +145,6 @@ def empty(server: Server) -> None:
     else:
         names = ", ".join(f'"{table}"' for table in tables)
         server.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
-
-
-def run_tests(project: Path, names: list[str]) -> str:
-    """Run some of a copy's test modules; return how they ended, as in `3 passed`."""
-    settings = os.environ | {"PYTHONPATH": str(project)}
-    settings.pop("DATABASE_URL")
-    command = ["-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
-    command += ["-W", "ignore:Module already imported"]  # a fork already has some
-    command += [f"tests/{name}" for name in names]
-    run = programs.run(*command, folder=project, settings=settings)
-    assert run.returncode == 0, run.stdout
-    return run.stdout.splitlines()[-1].partition(" in ")[0]
 
 
 def test_the_tests_before_the_code_fail_without_it(ann: Person, bob: Person) -> None:
