@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,6 +191,53 @@ def at_once(
         head, _, body = answer.partition(b"\r\n\r\n")
         found.append((int(head.split(b" ")[1]), body))
     return found
+
+
+class Crowd:
+    """Requests sent at once, each on its own connection, while the test goes on.
+
+    They come from the address, if one is given: for the API, that is another client.
+    """
+
+    def __init__(
+        self, server: Server, requests: list[dict[str, Any]], address: str | None = None
+    ) -> None:
+        self.url, self.requests, self.address = server.url, requests, address
+        self.answers: list[httpx.Response] = []
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        asyncio.run(self.send_all())
+
+    async def send_all(self) -> None:
+        number = len(self.requests)
+        limits = httpx.Limits(max_connections=number, max_keepalive_connections=0)
+        transport = httpx.AsyncHTTPTransport(
+            local_address=self.address, limits=limits, verify=False
+        )
+        async with httpx.AsyncClient(
+            base_url=self.url, timeout=60, transport=transport
+        ) as client:
+
+            async def send(request: dict[str, Any]) -> None:
+                self.answers.append(await client.request(**request))
+
+            await asyncio.gather(*(send(one) for one in self.requests))
+
+    def __enter__(self) -> "Crowd":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.join()
+
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status_code for answer in self.answers)
+
+    def are_unavailable(self) -> None:
+        assert self.statuses() == {503: len(self.requests)}
+        for answer in self.answers:
+            assert int(answer.headers["Retry-After"]) >= 1
 
 
 GATED = "tests.gated:app"

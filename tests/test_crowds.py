@@ -5,7 +5,6 @@ Every wait has an end, too. Right answers are counted, not time.
 
 import os
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,12 +30,12 @@ from tests.conftest import (
     GATED,
     PASSWORD,
     ROOT,
+    Crowd,
     Gate,
     Person,
     Server,
     at_once,
     empty_database,
-    new_client,
     sign_up,
     wait_until,
 )
@@ -48,37 +47,12 @@ ELSEWHERE = "127.0.0.2"  # another address of this machine
 SCANS = 2  # searches at once
 
 
-class Crowd:
-    """Requests sent at once, each on its own connection, while the test goes on."""
+def new_account(name: Any) -> dict[str, Any]:
+    return {"method": "POST", "url": "/api/users", "json": sign_up(name)}
 
-    def __init__(self, number: int, method: str, url: str, **request: Any) -> None:
-        self.answers: list[httpx.Response] = []
-        self.send_name = ""
-        self.request = request | {"method": method, "url": url}
-        limits = httpx.Limits(max_connections=number, max_keepalive_connections=0)
-        self.client = httpx.Client(timeout=60, limits=limits, verify=False)
-        self.threads = [
-            threading.Thread(target=self.send, args=[index]) for index in range(number)
-        ]
 
-    def send(self, index: int) -> None:
-        request = dict(self.request)
-        if request["url"].endswith("/api/users"):
-            request["json"] = sign_up(f"{self.send_name}{index}")
-        self.answers.append(self.client.request(**request))
-
-    def __enter__(self) -> "Crowd":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for thread in self.threads:
-            thread.join()
-        self.client.close()
-
-    def statuses(self) -> Counter[int]:
-        return Counter(answer.status_code for answer in self.answers)
+def sign_ups(number: int) -> list[dict[str, Any]]:
+    return [new_account(name) for name in range(number)]
 
 
 @contextmanager
@@ -130,9 +104,9 @@ def test_a_crowd_at_one_address_lets_somebody_at_another_log_in(
     server = serve(app=GATED, BCRYPT_ROUNDS="8")  # a hash takes longer than a query
     ann = Person(server.client, "ann")
     form = {"username": ann.email, "password": PASSWORD}
-    crowd = Crowd(20 * CORES, "POST", server.url + "/api/users")
-    log_in = Crowd(1, "POST", server.url + "/api/login", data=form)
-    log_in.client = new_client(server.url, ELSEWHERE)
+    crowd = Crowd(server, sign_ups(20 * CORES))
+    one = {"method": "POST", "url": "/api/login", "data": form}
+    log_in = Crowd(server, [one], ELSEWHERE)
     gate.close()
     with crowd:
         gate.wait_for("POST /api/users", 20 * CORES)
@@ -156,9 +130,7 @@ def test_no_number_of_sign_ups_from_many_addresses_makes_a_log_in_wait(
     gate.close("hashpw")
     with ExitStack() as stack:
         for number in range(10, 50):
-            crowd = Crowd(1, "POST", server.url + "/api/users")
-            crowd.send_name = f"from-{number}"
-            crowd.client = new_client(server.url, f"127.0.0.{number}")
+            crowd = Crowd(server, [new_account(number)], f"127.0.0.{number}")
             crowds.append(stack.enter_context(crowd))
         gate.wait_for("POST /api/users", 40)
         answer = server.client.post("/api/login", data=form)
@@ -175,7 +147,7 @@ def test_the_101st_password_that_waits_at_one_address_is_429(
     ann = Person(server.client, "ann")
     form = {"username": ann.email, "password": PASSWORD}
     gate.close("hashpw")
-    with Crowd(150, "POST", server.url + "/api/users") as crowd:
+    with Crowd(server, sign_ups(150)) as crowd:
         gate.wait_for("POST /api/users", 150)
         wait_until(lambda: len(crowd.answers) == 50 - CORES)
         gate.open()
@@ -205,7 +177,7 @@ def test_sigterm_answers_503_to_all_who_wait(serve: Serve, gate: Gate) -> None:
     server = serve(app=GATED)
     number = 50 + 10 * CORES
     gate.close("hashpw")
-    with Crowd(number, "POST", server.url + "/api/users") as crowd:
+    with Crowd(server, sign_ups(number)) as crowd:
         gate.wait_for("POST /api/users", number)
         gate.wait_for("hashpw", CORES)
         server.process.terminate()
@@ -293,16 +265,14 @@ def test_a_locked_database_holds_up_nobody_who_only_reads(
 ) -> None:
     server = serve(app=GATED)
     ann = Person(server.client, "ann")
-    with locked(server), Crowd(20, "POST", server.url + "/api/users") as crowd:
+    with locked(server), Crowd(server, sign_ups(20)) as crowd:
         gate.wait_for("hashpw", 20)
         assert ann("DELETE", "/users/12345").status_code == 403
         assert ann("GET", "/users/me").json() == ann.account
         assert server.client.get("/health").status_code == 200
         assert len(crowd.answers) < 20, "the crowd is still waiting"
         server.stop()
-    assert crowd.statuses() == {503: 20}
-    for answer in crowd.answers:
-        assert int(answer.headers["Retry-After"]) >= 1
+    crowd.are_unavailable()
 
 
 @pytest.mark.sqlite
@@ -312,11 +282,10 @@ def test_a_crowd_of_writers_at_a_locked_file_does_not_wait_one_by_one(
     server = serve(app="tools.bench.notes:app")
     ann = Person(server.client, "ann")
     assert ann("POST", "/notes", json={"text": "x"}).status_code == 201
-    with locked(server), Crowd(50, "POST", server.url + "/api/users") as crowd:
+    with locked(server), Crowd(server, sign_ups(50)) as crowd:
         assert len(ann("GET", "/notes").json()) == 1, "in a session that only reads"
         assert len(crowd.answers) < 50, "the crowd is still waiting"
-        for thread in crowd.threads:
-            thread.join()
+        crowd.thread.join()
         # Two at a time would take 100 s, and a client gives up after 60.
         assert crowd.statuses() == {503: 50}
         wrong = {"username": ann.email, "password": "wrong"}
@@ -369,9 +338,9 @@ def test_searches_end_when_their_clients_go_and_when_the_server_stops(
     assert gate.events().count("search") <= 2 * SCANS + 2
     assert (answer.status_code, answer.json()) == (200, [])
     assert answer.headers["X-Total-Count"] == "0"
-    url = f"{server.url}/api{path}"
+    search = {"method": "GET", "url": f"/api{path}", "headers": root.headers}
     gate.close("search")
-    with Crowd(40, "GET", url, headers=root.headers) as crowd:
+    with Crowd(server, [search] * 40) as crowd:
         gate.wait_for("GET /api/users", 40)
         gate.wait_for("search", SCANS)
         server.process.terminate()
