@@ -3,10 +3,9 @@
 It is also less patient than the API, so that tests need not wait.
 
 `serve(app="tests.gated:app")` starts it; the fixture `gate` opens, closes and watches.
-They talk through files in the test's own folder; the log is there, too.
+They talk through files in the folder that it was started in; the log is there, too.
 """
 
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,18 +21,16 @@ from starlette.types import Receive, Scope, Send
 from core import settings
 from core.data import reads, sessions
 
-FOLDER = Path(os.environ["GATE"])
-
 
 def note(event: str) -> None:
-    with (FOLDER / "gate.log").open("a") as log:
+    with Path("gate.log").open("a") as log:
         log.write(f"{event}\n")
 
 
 def behind_gate(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def wait(*arguments: Any) -> Any:
         note(name)
-        while (FOLDER / f"{name} waits").exists():
+        while Path(f"{name} waits").exists():
             time.sleep(0.01)
         return function(*arguments)
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+ROOT = Path(__file__).parent.parent
+SHIPPED = ["accounts", "core", "docs", "routers", "tests", "tools", "__pycache__"]
 CAN_FORK = "forkserver" in get_all_start_methods()
 # Most of what main.py and the server import; one that is missing only costs time.
 LIBRARIES = [
@@ -75,6 +77,18 @@ class Program(subprocess.Popen[bytes]):
             os.kill(self.pid, number)
 
 
+def lend_folders(folder: Path) -> None:
+    """Link the folders that you have added to the project into another one.
+
+    Many tests start the API elsewhere, and `app.frontend("/", directory="site")` looks
+    for the site there.
+    """
+    for own in ROOT.iterdir():
+        is_added = own.is_dir() and own.name not in SHIPPED and own.name[0] != "."
+        if is_added and not (folder / own.name).exists():
+            (folder / own.name).symlink_to(own)
+
+
 def start(
     *arguments: str,
     folder: Path,
@@ -89,6 +103,7 @@ def start(
     What it prints is appended to the file `output`, and its errors to `errors`, if that
     is given. It reads from the file `typed`, and may run in a network namespace.
     """
+    lend_folders(folder)
     files = [typed or Path(os.devnull), output, errors or output]
     for file in files[1:]:
         file.touch()  # so that it can be read from now on
@@ -121,7 +136,7 @@ def run(
             errors=errors,
             typed=answers,
         )
-        code = program.wait(300)
+        code = program.wait(120)
         return subprocess.CompletedProcess(
             arguments, code, output.read_text(), errors.read_text()
         )

@@ -78,11 +78,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A uvicorn on a free port, started as a user would, for the project or a copy.
-
-    It is started in the project's own folder, unless `start_in` says otherwise: what
-    you add to main.py may look for its files there. Its log is in `folder`.
-    """
+    """A uvicorn on a free port, started as a user would, for the project or a copy."""
 
     def __init__(
         self,
@@ -91,7 +87,6 @@ class Server:
         *options: str,
         app: str = "main:app",
         project: Path = ROOT,
-        start_in: Path | None = None,
         host: str = "127.0.0.1",
         namespace: str = "",
         **settings: str,
@@ -103,14 +98,14 @@ class Server:
         self.log = folder / "server.log"
         command = ["-m", "uvicorn", app, "--app-dir", str(project), "--no-access-log"]
         command += ["--host", host, "--port", str(self.port), *options]
-        if start_in is None:
-            start_in = project if (project / "main.py").exists() else ROOT
-        own = {"DATABASE_URL": url, "GATE": str(folder)}
-        own["PYTHONPATH"] = f"{project}{os.pathsep}{ROOT}"
-        environment = os.environ | own | settings
+        environment = (
+            os.environ
+            | {"DATABASE_URL": url, "PYTHONPATH": f"{project}{os.pathsep}{ROOT}"}
+            | settings
+        )
         self.process = programs.start(
             *command,
-            folder=start_in,
+            folder=folder,
             settings=environment,
             output=self.log,
             namespace=namespace,

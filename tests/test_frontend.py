@@ -19,7 +19,7 @@ from tests.conftest import (
     is_free,
     wait_until,
 )
-from tests.pages import blocks, copy_of_project
+from tests.pages import blocks, copy_of_project, skip_if_extended
 
 pytest.importorskip("selenium", reason="needs: pip install -r tests/requirements.txt")
 
@@ -32,6 +32,7 @@ Serve = Callable[..., Server]
 
 
 def write_site(folder: Path, api: str = "/api") -> Path:
+    skip_if_extended()  # the page signs up with three fields
     site = folder / "site"
     site.mkdir()
     (html,) = blocks(PAGE, "html")
@@ -122,7 +123,7 @@ def test_the_page_works_beside_the_api(
         line = f"from fastapi.staticfiles import StaticFiles\n{line}"
     (tmp_path / "students.py").write_text(f"from main import app\n\n{line}\n")
     path = f"{tmp_path}{os.pathsep}{ROOT}"
-    server = serve(app="students:app", start_in=tmp_path, PYTHONPATH=path)
+    server = serve(app="students:app", PYTHONPATH=path)
     root = people(server)
     use(Page(browser, f"{server.url}/site/"), root)
     assert server.client.get("/site/nothing").status_code == 404
@@ -135,8 +136,8 @@ def test_the_page_works_beside_the_api(
 def test_the_page_can_take_the_place_of_the_redirect_to_docs(
     serve: Serve, tmp_path: Path
 ) -> None:
+    write_site(tmp_path)
     project = copy_of_project(tmp_path / "project")
-    write_site(project)
     main = (project / "main.py").read_text()
     before, way_to_docs, after = main.partition('@app.get("/", include_in')
     after = after.partition("\n\n\n")[2]

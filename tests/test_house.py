@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.programs import lend_folders
 
 # Each line imports only from lines below it, or from its own.
 LAYERS = [
@@ -70,6 +71,7 @@ def test_each_module_imports_only_from_below(file: Path) -> None:
 
 
 def python(code: str, folder: Path, **settings: str) -> str:
+    lend_folders(folder)
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -114,7 +116,7 @@ def test_an_import_opens_nothing_and_ends_no_process(
 ) -> None:
     code = "import main; print('it goes on')"
     assert python(code, tmp_path, **settings) == "it goes on"
-    assert list(tmp_path.iterdir()) == []
+    assert [file for file in tmp_path.iterdir() if not file.is_symlink()] == []
 
 
 def test_an_import_leaves_the_models_open_to_relationships(tmp_path: Path) -> None:

@@ -403,7 +403,7 @@ def test_the_file_is_in_the_folder_that_the_server_was_started_in(
 ) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    server = serve(url="sqlite:///app.db", start_in=folder)
+    server = serve(url="sqlite:///app.db", folder=folder)
     assert server.client.post("/api/users", json=sign_up("ann")).status_code == 201
     server.stop()
     assert [file.name for file in folder.glob("*.db*")] == ["app.db"]

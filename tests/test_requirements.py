@@ -83,7 +83,7 @@ def test_what_the_tools_import_is_pinned() -> None:
 
 def test_the_version_is_the_same_wherever_it_stands() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert app.version == project["version"]
+    assert app.version == project["version"], "in main.py and in pyproject.toml"
 
 
 def test_each_commit_is_checked_by_the_ruff_that_ci_has() -> None:

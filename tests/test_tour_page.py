@@ -241,7 +241,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     (project / "cards.py").write_text(CARDS.replace("FOLDER", str(folder)))
     (folder / "elsewhere.py").write_text(ELSEWHERE)
     browser = open_browser(folder)
-    settings: dict[str, Any] = {}
+    settings = {}
     if os.environ.get("SCREENSHOTS"):
         settings["BCRYPT_ROUNDS"] = "12"  # a hash takes as long as in real use
     server = Server(
