@@ -26,6 +26,7 @@ from tests.conftest import (
     sign_up,
     wait_until,
 )
+from tests.pages import skip_if_extended
 
 psycopg = pytest.importorskip(
     "psycopg", reason="needs: pip install -r tests/requirements.txt"
@@ -160,6 +161,7 @@ def app(
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("app")
     url = new_database(server.url)
+    skip_if_extended()  # by a table of notes
     found = Server(folder, url, app="tools.bench.notes:app")
     yield found
     found.stop()

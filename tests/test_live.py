@@ -551,5 +551,5 @@ def test_servers_in_four_threads_do_not_wait_for_each_other(tmp_path: Path) -> N
     settings["BODY"] = json.dumps(sign_up("x"))
     run = programs.run("-c", FOUR_LOOPS, folder=ROOT, settings=settings)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines() == ["1 40", "2 80", "2 80", "2 80"]
+    assert run.stdout.splitlines()[-4:] == ["1 40", "2 80", "2 80", "2 80"]
     assert "Traceback" not in run.stderr
