@@ -10,6 +10,7 @@ A test of your own takes what it needs as parameters:
 - ann, bob: two people who are signed in; root: an administrator
 - client_of_bugs: a client that gets the 500 that otherwise fails the test
 - serve: a real server, for what needs a process, a port or a log of its own
+- a test that is `async def` needs @pytest.mark.anyio: test_users.py has one
 - gate, browser, postgresql, new_database: further below; servers.py has what they use
 """
 
@@ -128,6 +129,12 @@ def ann(client: TestClient) -> Person:
 def bob(client: TestClient) -> Person:
     """Provide somebody else."""
     return Person(client, "bob")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run tests that are `async def` in an event loop of asyncio."""
+    return "asyncio"
 
 
 @pytest.fixture

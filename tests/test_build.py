@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import PASSWORD, ROOT, Person, Server
-from tests.pages import apply, blocks, check_commands, copy_of_project
-from tests.test_exercises import run_tests
+from tests.pages import (
+    apply,
+    blocks,
+    check_commands,
+    copy_of_project,
+    run_tests,
+)
 
 PAGE = (ROOT / "docs" / "build.md").read_text()
 _, *STEPS = re.split(r"^(?=## \d\. )", PAGE, flags=re.MULTILINE)
@@ -51,7 +56,7 @@ def test_each_step_does_what_the_page_shows(
         monkeypatch.setenv("BOB", log_in(server, "bob", "battery staple"))
         assert "Traceback" not in server.log.read_text()
         server.stop()
-    assert run_tests(project, ["test_lending.py"]) == "5 passed"
+    assert run_tests(project, "test_lending.py") == "5 passed"
 
 
 @pytest.fixture

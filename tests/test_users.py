@@ -1,12 +1,15 @@
 """Accounts: sign up, read, change, delete, each read back by a second request."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from core.data.sessions import engine
+from main import app
 from tests.conftest import PASSWORD, Person, sign_up
 
 pytestmark = pytest.mark.quick
@@ -160,3 +163,12 @@ def test_the_database_holds_hashes_only(ann: Person) -> None:
     assert PASSWORD not in str(user)
     assert ann.token not in str(token)
     assert len(ann.token) >= 43, "256 bits"
+
+
+@pytest.mark.anyio
+async def test_twenty_requests_at_once_in_the_event_loop_of_a_test(ann: Person) -> None:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        asked = [client.get("/api/users/me", headers=ann.headers) for _ in range(20)]
+        answers = await asyncio.gather(*asked)
+    assert [answer.json() for answer in answers] == [ann.account] * 20
