@@ -20,7 +20,9 @@ OF_ADMINISTRATORS = UserUpdate.model_fields.keys() - UserCreate.model_fields.key
 OF_ADMINISTRATORS -= {"current_password"}
 
 
-SHOWN = [getattr(User, name).label(name) for name in UserPublic.model_fields]
+# A field that User lacks is for the start to refuse (database.py), not for an import.
+COLUMNS = [name for name in UserPublic.model_fields if name in User.model_fields]
+SHOWN = [getattr(User, name).label(name) for name in COLUMNS]
 SELECT_BY_ID = select(*SHOWN).where(col(User.id) == bindparam("user_id"))
 SELECT_BY_TOKEN = (
     select(*SHOWN)
