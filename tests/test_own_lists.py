@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from tests import programs
-from tests.conftest import POSTGRESQL, ROOT, Person, Server
+from tests.conftest import ROOT, Person, Server
 
 TABLES = ["books", "scrolls", "tablets"]
 MINE = f"/books/{quote('of mine ✓')}"
@@ -228,7 +228,7 @@ def test_a_member_that_an_enum_no_longer_has_does_not_end_a_walk(
     assert kinds == ["essay"] * 12 + ["a poem"] * 9
 
 
-@pytest.mark.skipif(bool(POSTGRESQL), reason="on PostgreSQL no query is in the way")
+@pytest.mark.sqlite  # on PostgreSQL no query is in the way
 def test_what_an_index_has_in_order_is_read_at_once_and_the_rest_beside(
     tmp_path: Path,
 ) -> None:
