@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Query, Request, Response, UploadFile
-from sqlmodel import Field, Index, SQLModel, col
+from sqlmodel import Field, Index, SQLModel, col, text
 
 from core.data.audiences import without_rules
 from core.data.rows import get_or_404, get_own
@@ -38,10 +38,15 @@ class BookBase(SQLModel):
     lasts: timedelta | None = None
 
 
+LENT = text("is_lent")
+
+
 class Book(BookBase, table=True):
     __table_args__ = (
         Index("ix_book_title_id", "title", "id"),
         Index("ix_book_owner_id_price_id", "owner_id", "price", "id"),
+        # Some rows only, so no list of all of them is in its order.
+        Index("ix_lent", "at", "id", sqlite_where=LENT, postgresql_where=LENT),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -160,6 +165,17 @@ def upload(photo: UploadFile) -> int:
 @uploads.post("/note", max_body_size=2 * 1024)
 async def note(request: Request) -> int:
     return len(await request.body())
+
+
+class WrongPage(paging.Page):
+    sort: Literal["prize"] = "prize"
+
+
+@uploads.get("/wrong", response_model=list[BookPublic])
+async def read_wrong(
+    page: Annotated[WrongPage, Query()], request: Request, response: Response
+) -> Rows:
+    return await LISTINGS["books"].page(page, request, response)
 
 
 app.include_router(uploads)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from tests import programs
-from tests.conftest import ROOT, Person, Server
+from tests.conftest import ROOT, Person, Server, wait_until
 
 TABLES = ["books", "scrolls", "tablets"]
 MINE = f"/books/{quote('of mine ✓')}"
@@ -271,6 +271,11 @@ for table, sort, *filters in QUERIES:
     assert len(lines) == len(queries), done.stderr
     for number, line in enumerate(lines):
         assert line.endswith("True True" if number < 7 else "False False"), line
+
+
+def test_a_sort_that_is_no_column_is_a_500_that_names_it(server: Server) -> None:
+    assert server.client.get("/api/uploads/wrong").status_code == 500
+    wait_until(lambda: server.logged("Book has no column prize to sort by"))
 
 
 # ---- Rows ----
