@@ -1,22 +1,17 @@
 """A new name for a column, or its end: what a start does not do by itself."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import Connection, MetaData, Table, inspect, text
-
-from core.data.sessions import autocommit_engine, database, engine, reading_engine
+from core.data.kinds import first_line
+from core.data.sessions import database, engine, reading_engine
 from core.settings import SQLITE
-from tools.data import ids
 from tools.data.ask import ask
 from tools.data.tables import count, open_database
 
 
 def rename(old: str, new: str) -> None:
-    """Rename a column, and the index that Field(index=True) has made for it."""
+    """Rename a column. The next start makes its index anew, with the new name."""
     table, name = split(old)
     new_table, new_name = split(new)
     if new_table != table:
@@ -25,75 +20,41 @@ def rename(old: str, new: str) -> None:
     print(f"Renaming {old}, which has {count(number, 'value')}, to {new}")
     with database.alone(engine) as connection:
         quote = connection.dialect.identifier_preparer.quote
-        columns = f"{quote(name)} TO {quote(new_name)}"
-        alter = f"ALTER TABLE {quote(table)} RENAME COLUMN {columns}"
-        connection.exec_driver_sql(alter)
         for index in inspect(connection).get_indexes(table):
             if index["name"] in {f"ix_{table}_{name}", f"uq_{table}_{name}"}:
-                old_index = str(index["name"])
-                new_index = old_index.removesuffix(name) + new_name
-                rename_index(connection, old_index, new_index)
+                connection.exec_driver_sql(f"DROP INDEX {quote(str(index['name']))}")
+        connection.exec_driver_sql(
+            f"ALTER TABLE {quote(table)} RENAME {quote(name)} TO {quote(new_name)}"
+        )
     print(f"{old} is {new} now.")
 
 
-def rename_index(connection: Connection, old: str, new: str) -> None:
-    quote = connection.dialect.identifier_preparer.quote
-    if not SQLITE:
-        rename = f"ALTER INDEX {quote(old)} RENAME TO {quote(new)}"
-        connection.exec_driver_sql(rename)
-        return
-    find = text("SELECT sql FROM sqlite_master WHERE type = 'index' AND name = :name")
-    create = connection.execute(find, {"name": old}).scalar_one()
-    connection.exec_driver_sql(f"DROP INDEX {quote(old)}")
-    connection.exec_driver_sql(create.replace(old, new, 1))
-
-
 def drop(name: str, agreed: bool) -> None:
-    """Remove a column, with its indexes, unique rules and references."""
+    """Remove a column with its indexes."""
     table, column = split(name)
     number = count_values(table, column)
     ask(f"Remove {name}, and {count(number, 'value')} in it?", agreed)
-    if SQLITE:
-        with copying_tables() as connection:
-            drop_on_sqlite(connection, table, column)
-    else:
+    try:
         with database.alone(engine) as connection:
-            operations_on(connection).drop_column(table, column)
+            drop_column(connection, table, column)
+    except DBAPIError as error:
+        advice = ""
+        if SQLITE:
+            advice = (
+                "\nTake it out of models.py, and copy all the rest into a new file:"
+                " python -m tools.data move sqlite:///new.db"
+            )
+        raise SystemExit(f"The database says: {first_line(error)}{advice}") from None
     print(f"{name} is gone.")
 
 
-@contextmanager
-def copying_tables() -> Iterator[Connection]:
-    """Begin a transaction in which a table can be replaced that others refer to."""
-    with autocommit_engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        yield connection
-        connection.exec_driver_sql("COMMIT")
-        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
-
-
-def drop_on_sqlite(connection: Connection, name: str, column: str) -> None:
-    """Copy the table: SQLite itself drops no column of an index or a reference."""
-    find = text("SELECT sql FROM sqlite_master WHERE name = :name")
-    create = connection.execute(find, {"name": name}).scalar_one()
-    options: dict[str, Any] = {"sqlite_autoincrement": "AUTOINCREMENT" in create}
-    table = Table(name, MetaData(), autoload_with=connection, **options)
-    last = ids.find_last(connection, table)
-    operations = operations_on(connection)
-    for index in list(table.indexes):
-        if column in index.columns:
-            operations.drop_index(str(index.name), name)
-            table.indexes.remove(index)
-    with operations.batch_alter_table(
-        name, copy_from=table, recreate="always", table_kwargs=options
-    ) as batch:
-        batch.drop_column(column)
-    ids.go_on_after(connection, table, last)
-
-
-def operations_on(connection: Connection) -> Operations:
-    return Operations(MigrationContext.configure(connection))
+def drop_column(connection: Connection, table: str, column: str) -> None:
+    quote = connection.dialect.identifier_preparer.quote
+    if SQLITE:  # PostgreSQL drops them by itself
+        for index in inspect(connection).get_indexes(table):
+            if column in index["column_names"]:
+                connection.exec_driver_sql(f"DROP INDEX {quote(str(index['name']))}")
+    connection.exec_driver_sql(f"ALTER TABLE {quote(table)} DROP {quote(column)}")
 
 
 def split(name: str) -> list[str]:

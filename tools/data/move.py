@@ -35,7 +35,6 @@ from core.data.sessions import database, engine, open_all, reading_engine
 from core.data.tables import follow_models
 from core.settings import SQLITE, read_database
 from core.start import StartRefused
-from database import create_database
 from tools.data import ids
 from tools.data.tables import BATCH, PLACE, count, count_rows, open_database
 
@@ -55,7 +54,6 @@ def move(url: str) -> None:
     if target.is_sqlite and target.file is None:
         raise SystemExit("A database in memory would be gone at once: name a file.")
     open_database()
-    create_database()
     command = [sys.executable, "-m", "tools.data.move"]
     settings = os.environ | {"DATABASE_URL": url}
     with reading_engine.connect() as connection:

@@ -1,7 +1,5 @@
 """Empty the database, even if its tables and models.py differ."""
 
-from collections.abc import Iterable
-
 from sqlalchemy import Connection, Inspector, inspect
 from sqlalchemy import table as named
 from sqlalchemy.exc import SQLAlchemyError
@@ -9,7 +7,7 @@ from sqlmodel import SQLModel
 
 from core.data.kinds import first_line
 from core.data.sessions import database, engine, reading_engine
-from core.settings import DATABASE
+from core.settings import DATABASE, SQLITE
 from tools.data.ask import ask
 from tools.data.tables import count, count_rows, open_database
 
@@ -55,30 +53,11 @@ def find_tables(inspector: Inspector) -> tuple[list[str], list[str]]:
 
 def drop(connection: Connection, tables: list[str]) -> None:
     """Drop tables; on PostgreSQL, also the views that depend on them."""
-    inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.quote
-    others = set(inspector.get_table_names()).difference(tables)
-    # A table that somebody has renamed keeps the names of its indexes.
-    for name in index_names(inspector, others):
-        connection.exec_driver_sql(f"DROP INDEX {quote(name)}")
-    if connection.dialect.name == "sqlite":
+    cascade = "CASCADE"
+    if SQLITE:
         # Tables may refer to each other. References are checked only at the end.
         connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
-        for table in tables:
-            connection.exec_driver_sql(f"DROP TABLE {quote(table)}")
-        return
+        cascade = ""
     for table in tables:
-        connection.exec_driver_sql(f"DROP TABLE {quote(table)} CASCADE")
-
-
-def index_names(inspector: Inspector, others: Iterable[str]) -> list[str]:
-    """Name the indexes of other tables that have the names of the models' indexes."""
-    wanted: set[object] = set()
-    for table in SQLModel.metadata.tables.values():
-        wanted.update(index.name for index in table.indexes)
-    names = []
-    for other in others:
-        for index in inspector.get_indexes(other):
-            if index["name"] in wanted:
-                names.append(str(index["name"]))
-    return names
+        connection.exec_driver_sql(f"DROP TABLE {quote(table)} {cascade}")
