@@ -1,10 +1,10 @@
 """Made-up rows of any table, to try things out with."""
 
 import enum
-import re
 import secrets
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from types import UnionType
@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import EmailStr, ValidationError
 from rich.progress import track
-from sqlalchemy import UniqueConstraint
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, func, select
 
 from core.data.sessions import engine, reading_engine
+from core.web.errors import find_conflict
 from database import create_database
 from models import User
 from tools.data.sheets import hash_all
@@ -32,8 +33,8 @@ from tools.data.tables import (
 )
 
 PASSWORD = "password"  # everybody's: one hash, as each takes a core 0.2 s
-TRIES = 100  # for a row that is unlike all others
-LIMITS = ("ge", "gt", "le", "lt", "max_length", "max_digits", "decimal_places")
+TRIES = 100  # for a row that keeps all rules
+LIMITS = ("ge", "gt", "le", "lt", "max_length", "decimal_places")
 
 
 def add_rows(number: int, table: str, add: bool) -> None:
@@ -59,13 +60,12 @@ def add_rows(number: int, table: str, add: bool) -> None:
         maker.given = {"password": PASSWORD, "hashed_password": hashed_password}
     admin = ""
     for done in track(range(0, number, BATCH), description=table):
-        rows = [maker.make_row() for _ in range(min(BATCH, number - done))]
-        for user in rows[:1]:
-            if isinstance(user, User) and not admin:
-                user.is_admin = True
-                admin = user.email
         with Session(engine) as session:
-            session.add_all(rows)
+            for _ in range(min(BATCH, number - done)):
+                row = maker.add_row(session)
+                if isinstance(row, User) and not admin:
+                    row.is_admin = True
+                    admin = row.email
             session.commit()
     print(f"{table} has {count(existing + number)}.")
     if admin:
@@ -81,104 +81,82 @@ class Maker:
         self.row_class, self.fake = row_class, fake
         self.table = table_of(row_class)
         self.given: dict[str, Any] = {}  # values that are the same in all rows
-        create = find_model(row_class, "Create")
         self.fields = dict(row_class.model_fields)
+        create = find_model(row_class, "Create")
         for name, field in row_class.model_fields.items():
             # What nobody sends has its default, if there is one.
             is_sent = create is None or name in create.model_fields
-            if not is_sent and not field.is_required() and name != "created_at":
+            if not is_sent and not field.is_required():
                 del self.fields[name]
         if self.table.autoincrement_column is not None:
             self.fields.pop(self.table.autoincrement_column.name, None)
-        self.parents: list[tuple[list[str], list[Any]]] = []
-        for key in self.table.foreign_key_constraints:
-            columns = [element.column for element in key.elements]
-            statement = select(*columns).order_by(func.random()).limit(BATCH)
-            rows = [tuple(row) for row in session.connection().execute(statement)]
-            self.parents.append((list(key.column_keys), rows))
-            is_needed = not all(column.nullable for column in key.columns)
-            if not rows and is_needed:
-                parent = key.referred_table.name
+        self.parents: dict[str, list[Any]] = {}  # what each reference may be
+        for key in self.table.foreign_keys:
+            self.fields.pop(key.parent.name, None)
+            statement = select(key.column).order_by(func.random()).limit(BATCH)
+            found = list(session.exec(statement))
+            if found:
+                self.parents[key.parent.name] = found
+            elif not key.parent.nullable:
+                parent = key.column.table.name
                 raise SystemExit(
-                    f"{', '.join(key.column_keys)} must refer to {parent}, which has no"
-                    f" rows: make some first: python -m tools.data fake 10 {parent}"
+                    f"{key.parent.name} must refer to {parent}, which has no rows:"
+                    f" make some first: python -m tools.data fake 10 {parent}"
                 )
-        self.taken: dict[tuple[str, ...], set[Any]] = {}
-        for names in find_unique(self.table):
-            statement = select(*[self.table.columns[name] for name in names])
-            rows = [tuple(row) for row in session.connection().execute(statement)]
-            self.taken[names] = set(rows)
 
-    def make_row(self) -> SQLModel:
-        """Make a row that keeps all rules, or say which one it cannot keep."""
+    def add_row(self, session: Session) -> SQLModel:
+        """Add a row that keeps all rules, or say which one it cannot keep."""
         problem = ""
         for _ in range(TRIES):
-            values = self.make_values()
             try:
-                row = new_row(self.row_class, values)
-            except ValidationError as error:  # a rule that nobody can guess
-                problem = f"{describe(error)}. Give it a default"
-                for mistake in error.errors():
-                    values.pop(str(mistake["loc"][0]), None)
-                try:
-                    row = new_row(self.row_class, values)
-                except ValidationError:
-                    continue
-            taken = self.find_taken(row)
-            if taken == "":
+                row = self.make_row()
+                with session.begin_nested():
+                    session.add(row)
                 return row
-            problem = f"all that came to mind for {taken} is taken"
-        raise SystemExit(f"No row of {self.table.name} can be made up: {problem}.")
+            except ValidationError as error:
+                problem = f"{describe(error)}. Give it a default"
+            except IntegrityError as error:
+                refusal = find_conflict(error)
+                if refusal is None:
+                    raise
+                problem = str(refusal.detail)
+        raise SystemExit(f"No row of {self.table.name} can be made up: {problem}")
 
-    def find_taken(self, row: SQLModel) -> str:
-        """Name the columns whose values another row has, or else remember them."""
-        keys = {}
-        for names, taken in self.taken.items():
-            keys[names] = tuple(getattr(row, name) for name in names)
-            if None not in keys[names] and keys[names] in taken:
-                return ", ".join(names)
-        for names, key in keys.items():
-            self.taken[names].add(key)
-        return ""
-
-    def make_values(self) -> dict[str, Any]:
+    def make_row(self) -> SQLModel:
         values: dict[str, Any] = {}
         for name, field in self.fields.items():
             value = self.make_value(name, field)
             if value is not None:
                 values[name] = value
-        if "email" in values:
-            # "Mr. Bradley O'Neill" is mr.bradley.o.neill; a random part is unique.
-            part = ".".join(re.findall("[a-z]+", str(values.get("name")).lower()))
-            values["email"] = f"{part}.{secrets.token_hex(4)}@example.com"
-        for names, rows in self.parents:
-            if rows:
-                chosen = self.fake.random_element(rows)
-                values.update(zip(names, chosen, strict=True))
-        return values | self.given
+        for name, found in self.parents.items():
+            values[name] = self.fake.random_element(found)
+        values |= self.given
+        try:
+            return new_row(self.row_class, values)
+        except ValidationError as error:  # a rule that nobody can guess
+            for mistake in error.errors():
+                values.pop(str(mistake["loc"][0]), None)
+            with suppress(ValidationError):
+                return new_row(self.row_class, values)
+            raise
 
     def make_value(self, name: str, field: Any) -> Any:
         """Make up a value of a type, or return None if that cannot be done."""
-        column = self.table.columns.get(name)
-        if name in self.given or (column is not None and column.foreign_keys):
-            return None
         annotation = field.annotation
         while get_origin(annotation) in {Annotated, Union, UnionType}:
             annotation = get_args(annotation)[0]
-        choices: Any = ()
+        if name == "email" or annotation is EmailStr:
+            return f"{self.fake.user_name()}.{secrets.token_hex(4)}@example.com"
         if get_origin(annotation) is Literal:
-            choices = get_args(annotation)
+            return self.fake.random_element(get_args(annotation))
         if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-            choices = list(annotation)
-        if choices:
-            return self.fake.random_element(choices)
+            return self.fake.random_element(list(annotation))
         if annotation is str:
             return self.make_text(name, field)
         if annotation in {int, float, Decimal}:
-            return self.make_number(name, field, annotation)
+            return self.make_number(field, annotation)
         makers: dict[Any, Callable[[], Any]] = {
             bool: self.fake.pybool,
-            EmailStr: lambda: f"{secrets.token_hex(4)}@example.com",
             date: self.fake.date_of_birth,
             datetime: lambda: self.fake.date_time_between("-2y", tzinfo=UTC),
             time: lambda: time(self.fake.random_int(0, 23), 30),
@@ -189,36 +167,22 @@ class Maker:
         return makers.get(annotation, lambda: None)()
 
     def make_text(self, name: str, field: Any) -> str:
-        limit = find_limits(field).get("max_length")
+        column = self.table.columns.get(name)
         value = self.fake.word()
         if name == "name":
             value = self.fake.name()
-        if (name,) in self.taken:
+        elif column is not None and column.unique:
             value = secrets.token_hex(4)
-        return str(value[:limit])
+        return str(value[: find_limits(field).get("max_length")])
 
-    def make_number(self, name: str, field: Any, kind: Any) -> Any:
+    def make_number(self, field: Any, kind: Any) -> Any:
         limits = find_limits(field)
-        span = 2**30 if (name,) in self.taken else 100
         least = limits.get("ge", limits.get("gt", 0))
-        most = limits.get("le", limits.get("lt", least + span))
-        if most < least:
-            least = most - span
-        if "max_digits" in limits:
-            digits = limits["max_digits"] - limits.get("decimal_places", 0)
-            most = min(most, 10**digits - 1)
+        most = limits.get("le", limits.get("lt", least + 100))
+        value = self.fake.random.uniform(float(least), float(most))
         if kind is int:
-            return self.fake.random_int(int(least), int(most))
-        value = float(least) + float(most - least) * self.fake.random.random()
+            return round(value)
         return kind(f"{value:.{limits.get('decimal_places', 2)}f}")
-
-
-def find_unique(table: Any) -> list[tuple[str, ...]]:
-    """List the columns, or groups of them, that no two rows have the same of."""
-    groups = [table.primary_key]
-    groups += [rule for rule in table.constraints if isinstance(rule, UniqueConstraint)]
-    groups += [index for index in table.indexes if index.unique]
-    return [tuple(group.columns.keys()) for group in groups]
 
 
 def find_limits(field: Any) -> dict[str, Any]:
