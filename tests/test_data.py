@@ -275,8 +275,8 @@ def test_a_file_of_people_is_imported_whole_or_not_at_all(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("name,email,password,colour\n", "a row of user has no 'colour'"),
-        ("id,name,email,password\n", "each new account gets its own id"),
+        ("name,email,password,colour\n", "a row of user takes no 'colour'"),
+        ("id,name,email,password\n", "a row of user takes no 'id'"),
         ("name,email,password\nA,a@example.com,x,more\n", "line 2"),
         ("\xff", "cannot be read"),
         ("name,email,password\n", "there is no row in"),

@@ -14,12 +14,6 @@ def ask(question: str, agreed: bool) -> None:
         raise SystemExit("Nothing was changed.")
 
 
-def accounts(number: int) -> str:
-    if number == 1:
-        return "1 account"
-    return f"{number:,} accounts"
-
-
 def create_new(file: Path) -> None:
     """Create a file that only its owner can read; never write to an existing one."""
     try:

@@ -12,8 +12,8 @@ from sqlmodel import create_engine
 from core.data.sessions import database, open_all
 from core.data.tables import follow_models
 from core.settings import DATABASE
-from tools.data.ask import accounts, ask, create_new
-from tools.data.tables import open_database
+from tools.data.ask import ask, create_new
+from tools.data.tables import count, open_database
 
 
 def save(file: Path) -> None:
@@ -24,7 +24,7 @@ def save(file: Path) -> None:
     with closing(database.connect()) as connection:
         # A consistent copy; writers need not wait for it (sqlite.org/lang_vacuum).
         connection.execute("VACUUM INTO ?", (str(file),))
-    print(f"{accounts(count_accounts(file))} in {file}.")
+    print(f"{count(count_accounts(file), 'account')} in {file}.")
 
 
 def restore(file: Path, *, agreed: bool) -> None:
@@ -32,7 +32,8 @@ def restore(file: Path, *, agreed: bool) -> None:
     check_kind("pg_restore --clean --dbname=URL FILE")
     saved = count_accounts(file)
     open_all()
-    ask(f"Replace all of {DATABASE.name} with {accounts(saved)} from {file}?", agreed)
+    holds = count(saved, "account")
+    ask(f"Replace all of {DATABASE.name} with {holds} from {file}?", agreed)
     with tempfile.TemporaryDirectory() as folder:
         # What the models have gained since then is added to a copy. If they differ in
         # any other way, it ends here, and the database is as it was.
@@ -43,7 +44,7 @@ def restore(file: Path, *, agreed: bool) -> None:
         engine.dispose()
         with closing(open_file(copy)) as source, closing(database.connect()) as target:
             source.backup(target)  # in one transaction, which servers wait for
-    print(f"{accounts(saved)} in {DATABASE.name}.")
+    print(f"{holds} in {DATABASE.name}.")
 
 
 def check_kind(command: str) -> None:

@@ -58,9 +58,7 @@ def move(url: str) -> None:
     settings = os.environ | {"DATABASE_URL": url}
     with reading_engine.connect() as connection:
         if not SQLITE:  # all tables as they are at this moment
-            connection.exec_driver_sql(
-                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-            )
+            connection.exec_driver_sql(SNAPSHOT)
         numbers = {name: count_rows(connection, TABLES[name]) for name in TABLES}
         for name, number in numbers.items():
             print(f"{name}: {count(number)}")
