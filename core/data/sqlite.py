@@ -160,6 +160,17 @@ def open_database(_engine: Engine) -> None:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if not READ_ONLY:
                 FILE.with_name(FILE.name + ending).chmod(0o600)
+    keep_trying(open_first, CANNOT_OPEN)
+
+
+def open_first() -> str:
+    """Open a new file once: whoever makes its journal must be alone."""
+    try:
+        connect().close()
+    except sqlite3.Error as error:  # any other is told by whoever opens it next
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            return f"{error}, by another start or another program"
+    return ""
 
 
 @contextlib.contextmanager
