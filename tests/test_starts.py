@@ -134,13 +134,16 @@ def start_code(
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize("is_new", [True, False])
 def test_a_start_waits_for_whoever_has_locked_the_file(
-    serve: Serve, tmp_path: Path
+    serve: Serve, tmp_path: Path, is_new: bool
 ) -> None:
-    serve().stop()
+    if not is_new:
+        serve().stop()
     file = tmp_path / "app.db"
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+        # A new file is locked whole: its first reader has to make its journal.
+        other.execute("BEGIN EXCLUSIVE" if is_new else "BEGIN IMMEDIATE")
         with starting(tmp_path, f"sqlite:///{file}?timeout=0.1") as process:
             log = wait_for(tmp_path, "Waiting for up to 30 s")
             assert "database is locked, by another start or another program" in log
