@@ -1,5 +1,6 @@
 """The tour: seven steps in the terminal, without secrets, and the walk along them."""
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -106,7 +107,10 @@ def test_no_secret_is_shown(serve: Serve) -> None:
 
 # A student's router whose own messages repeat what was sent.
 CARDS = """
-from fastapi import HTTPException, Request
+import re
+from typing import Annotated
+
+from fastapi import Form, HTTPException, Request
 from pydantic import BaseModel, field_validator
 from sqlalchemy import text
 
@@ -134,12 +138,24 @@ async def echo(request: Request) -> None:
     raise HTTPException(400, f"Not a card: {body.decode()}")
 
 
+@api.post("/api/words")
+async def repeat_words(request: Request) -> None:
+    words = re.split('[]["{}():=;,|~<>/ ]+', (await request.body()).decode())
+    raise HTTPException(400, f"Not a card: {' '.join(reversed(words))}")
+
+
+@api.post("/api/forms")
+def read_form(pwd: Annotated[str, Form()]) -> None:
+    raise HTTPException(400, f"Not a card: {pwd}")
+
+
 @api.post("/api/paths")
 def find_path(card: dict[str, str], session: SessionDep) -> None:
     statement = text("SELECT json_extract('{}', :pwd)")
     session.connection().execute(statement, {"pwd": card["pwd"]})
 """
 SECRET = "hunter2-do-not-show"
+TOKEN = "0123-of-a-header"  # another one, which does not give the first one away
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=b"
@@ -154,7 +170,7 @@ def tour_of_cards(tmp_path: Path, serve: Serve) -> Server:
 
 
 def test_no_secret_is_shown_wherever_it_is(tour_of_cards: Server) -> None:
-    requests = [
+    requests: list[tuple[str, str, str | bytes]] = [
         ("users", JSON, '{"password": ["SECRET"]}'),
         ("users", JSON, '{"password": {"x": "SECRET"}}'),
         ("users", JSON, '{"a": [{"Api_Key": [["SECRET"]]}]}'),
@@ -176,26 +192,117 @@ def test_no_secret_is_shown_wherever_it_is(tour_of_cards: Server) -> None:
         ("echo", MULTIPART, PART.format('"password"')),
         ("echo", MULTIPART, PART.format("'pin'")),
         ("echo", "application/xml", "<password>SECRET</password>"),
+        ("echo", JSON, json.dumps({"a": TOKEN})),
+        # A field in a field, whatever stands between them, or hides its name.
+        ("login", FORM, "username=a;password=SECRET"),
+        ("login", FORM, "username=a%3Bpassword%3DSECRET"),
+        ("login", FORM, "username=a%253Bp%2561ssword%253DSECRET"),
+        ("login", FORM, "username=a\npassword=SECRET"),
+        ("login", FORM, "username=a\tpassword\tSECRET"),
+        ("login", FORM, "p%61ssword=SECRET"),
+        ("echo", FORM, "username=a;password=SECRET"),
+        ("echo", FORM, "username=a%3Bp%61ssword%3DSECRET"),
+        ("echo", FORM, "p%2561ssword=SECRET"),
+        ("echo", FORM, "username=a|password|SECRET"),
+        ("echo", FORM, "username=a;password~SECRET"),
+        ("echo", FORM, f"contrase\xf1a={SECRET}".encode("latin-1")),
+        ("echo", FORM, f"password={SECRET}\xfc".encode()),
+        ("forms", FORM, f"pwd={SECRET}\xfc".encode()),
+        ("forms", FORM, f"pwd={SECRET}\xfc".encode("latin-1")),
+        ("echo", FORM, f"password={SECRET}".encode("utf-16-le")),
+        ("echo", JSON, json.dumps({"password": SECRET}).encode("utf-16-le")),
+        ("echo", JSON, '{"password": "SECRET", "password": ""}'),
+        ("echo", JSON, '{"password": "\\u0068unter2-do-not-show"}'),
+        ("echo", FORM, "p%61ssword=%68unter2-do-not-show"),
+        ("echo", "application/xml", "<p&#97;ssword>SECRET</p&#97;ssword>"),
+        ("echo", JSON, json.dumps({"a": '{"password": "SECRET"}'})),
+        ("echo", JSON, json.dumps({"a": '{"p\\u0061ssword": "SECRET"}'})),
+        ("echo", JSON, json.dumps(json.dumps({"a": {"pin": ["SECRET"]}}))),
+        ("echo", JSON, '{"a;password=SECRET": 1}'),
+        ("echo", JSON, '[{"op": "replace", "path": "/password", "value": "SECRET"}]'),
+        ("echo", JSON, '{"kennwort": "SECRET", "a": "SECRET"}'),
+        ("echo", MULTIPART, PART.format('"p%61ssword"')),
+        ("echo", MULTIPART, PART.format('"a"; x="\\"password"')),
+        ("echo?a=1;token=SECRET", JSON, "{}"),
+        ("echo?a=1%26token%3DSECRET", JSON, "{}"),
+        ("echo?a=1%2526t%256Fken%253DSECRET", JSON, "{}"),
+        ("echo?password:SECRET", JSON, "{}"),
+        ("echo;token=SECRET", JSON, "{}"),
         # More secrets than can be looked for, and what must not take quadratic time.
         ("echo", JSON, json.dumps({"pin": [f"SECRET{n}" for n in range(2_500)]})),
         ("echo", JSON, json.dumps({"a": "-eyJ" * 16_000})),
         ("echo", JSON, json.dumps({"a" * 30_000: [1] * 10_000})),
         ("paths", JSON, '{"pwd": "SECRET"}'),
     ]
+    # What repeats the words alone does not say which of them is the secret.
+    echoed = [request for request in requests if request[0] == "echo"]
+    words = [("words", kind, body) for _, kind, body in echoed]
+    requests = [*words, *requests]
+    user = base64.b64encode(f"ann:{TOKEN}".encode()).decode()
     for path, kind, body in requests:
+        content = body
+        if isinstance(body, str):
+            content = body.replace("SECRET", SECRET)
         with new_client(tour_of_cards.url) as client:
             client.post(
                 "/api/" + path.replace("SECRET", SECRET),
-                content=body.replace("SECRET", SECRET),
-                headers={"Content-Type": kind, "Authorization": f"Bearer {SECRET}"},
+                content=content,
+                headers={"Content-Type": kind, "Authorization": f"Basic {user}"},
             )
     shown = trees(tour_of_cards, len(requests))
     # Below the last one is the traceback of a mistake, which is not the tour's.
     shown[-1] = shown[-1].partition("7 the answer")[0]
-    wrong = "wrong: ('body', 'pwd') Value error, •••• is too short"
+    wrong = "wrong: body.pwd ••••"
     assert [wrong in tree for tree in shown].count(True) == 1
     assert "refused: " in shown[-1]
-    assert SECRET not in "".join(shown)
+    # A NUL between two letters, as in UTF-16, hides them from nobody.
+    assert TOKEN not in "".join(shown)
+    leaks = [tree for tree in shown if SECRET[2:] in re.sub(r"\\x00|\\u0000", "", tree)]
+    assert leaks == [], "\n".join(leaks)
+
+
+def test_a_secret_is_known_by_its_name_in_many_languages(tour_of_cards: Server) -> None:
+    secret = (
+        "password userPassword dbpass pw PWD psw passphrase pin userPIN pin_2 key"
+        " apiKey accessToken jwt hashed_password kennwort Passwörter mot_de_passe mdp"
+        " motDePasse contraseña clave senha hasło wachtwoord пароль Пароль 密码 口令"
+        " パスワード 비밀번호"
+    )
+    usual = (
+        "spw_size power upward monkey keyboard token_type spinning compass passenger"
+        " hashtag name email author salty enclave secretary исключение"
+    )
+    names = [*secret.split(), *usual.split()]
+    for name in names:
+        tour_of_cards.client.post("/api/users", json={name: "this"})
+    hidden = []
+    for name, tree in zip(names, trees(tour_of_cards, len(names)), strict=True):
+        assert f'1 the request {{"{name}": "' in tree
+        if f'1 the request {{"{name}": "••••"}}' in tree:
+            hidden.append(name)
+    assert hidden == secret.split()
+
+
+@pytest.mark.parametrize("pwd", ["a", "7", "is", "abc", "json", "cards", "Value"])
+def test_no_gap_in_a_text_tells_what_fills_it(tour_of_cards: Server, pwd: str) -> None:
+    title = "a card 7 is json"
+    for path in ("/api/cards", "/api/paths", "/api/nowhere/a", f"/api/echo?pwd={pwd}"):
+        tour_of_cards.client.post(path, json={"pwd": pwd, "title": title})
+    card, statement, nowhere, echo = trees(tour_of_cards, 4)
+    assert card.startswith("POST /api/cards → 422")
+    assert "wrong: •••• ••••" in card or "wrong: body.pwd ••••" in card
+    assert re.search(r"(├── SELECT json_extract\(••••, \?\)|├── ••••) {", statement)
+    assert "refused: ••••" in statement
+    assert nowhere.startswith("POST /api/nowhere/a → 404")
+    assert echo.startswith("POST /api/echo?pwd=•••• → 400")
+    assert '7 the answer 400 {"detail": "••••"}' in echo
+    # A short secret in the client's own words is there with or without a reason.
+    if len(pwd) < 4:
+        assert '{"type": "••••", "loc": ["••••", "••••"], "msg": "••••"}' in card
+    expected = title if len(pwd) < 4 or pwd not in title else "••••"
+    assert f'1 the request {{"pwd": "••••", "title": "{expected}"}}' in card
+    for tree in (card, statement, nowhere, echo):
+        assert not re.search(r"[\w/;]••••|••••[\w/;]", tree)
 
 
 def test_no_control_character_of_somebody_else_is_printed(serve: Serve) -> None:

@@ -1,5 +1,6 @@
 """The pages /tour and /tour/accounts, in a real Chromium and as raw events."""
 
+import base64
 import itertools
 import json
 import os
@@ -441,13 +442,16 @@ def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
     card = {"title": SECRET, "secret": SECRET, "pin": 471100815, "api_key": SECRET}
     kept = tour.send("POST", "/api/cards", json=card)
     assert kept["status"] == 200
-    missed = tour.send("GET", "/api/cards/987654321")
+    missed = tour.send("GET", "/api/cards/0987654321")
     assert missed["status"] == 404
-    assert missed["steps"][4]["why"] == "No card has the pin ••••"
+    assert missed["steps"][4]["why"] == "••••", "No card has the pin 987654321"
+    assert missed["path"] == "/api/cards/{pin}"
     tour.send("GET", f"/api/mistake?token={SECRET}")
     moved = tour.send("GET", "/api/moved")
-    assert "Location: /api/x?a=1&resetToken=••••" in moved["steps"][6]["show"]
+    assert "Location: ••••" in moved["steps"][6]["show"]
     tour.send("GET", "/api/leak")
+    halves = {"User-Agent": "halved/of-a-token"}
+    tour.server.client.get("/api/made?token=halved/of-a-token", headers=halves)
     tour.sign_up("veil@example.com")
     token = tour.token("veil@example.com")
     last = tour.send(
@@ -463,7 +467,7 @@ def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
     hashes = [row[0] for row in tour.server.rows('SELECT hashed_password FROM "user"')]
     raw = "".join(told)
     assert len(told) > 10
-    for secret in ["987654321", "minted", token, PASSWORD, *digests, *hashes]:
+    for secret in ["987654321", "minted", "halved", token, PASSWORD, *digests, *hashes]:
         assert secret not in raw + tables["raw"]
     leaks = [
         raw[max(0, one.start() - 90) : one.end() + 30]
@@ -478,6 +482,24 @@ def test_no_secret_is_in_what_the_pages_are_sent(tour: Tour) -> None:
     assert SECRET not in trees
     (cards,) = [table for table in tables["tables"] if table["name"] == "card"]
     assert cards["rows"][0]["cells"][2:] == ["••••", "••••", "••••"]
+
+
+def test_headers_and_paths_are_the_same_whatever_the_secret(tour: Tour) -> None:
+    """Dots there would tell that the secret is in them."""
+    for pin in ("1", "api", "json", "cards", "BASIC"):
+        user = base64.b64encode(f"ann:{pin}".encode()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {user}"}
+        event = tour.send("GET", f"/api/cards/{pin}?pin={pin}", headers=headers)
+        assert event["path"] == "/api/cards/{pin}?pin=••••"
+        assert event["steps"][0]["show"].splitlines() == [
+            "GET /api/cards/{pin}?pin=••••",
+            "Content-Type: application/json",
+            "Authorization: Basic ••••",
+        ]
+        if pin == "1":
+            assert event["steps"][4]["why"] == "••••", "No card has the pin 1"
+    bare = tour.send("GET", "/api/made", headers={"Authorization": SECRET})
+    assert "Authorization: ••••" in bare["steps"][0]["show"].splitlines()
 
 
 def test_the_tables_are_live_and_what_somebody_sends_is_text(tour: Tour) -> None:

@@ -4,7 +4,6 @@ Built on FastAPI's own OpenTelemetry spans and SQLAlchemy's events. A place is a
 code that ran, read from Python's own stack.
 """
 
-import re
 import sys
 import sysconfig
 import time
@@ -51,20 +50,11 @@ class Place(NamedTuple):
 
 class Statement(NamedTuple):
     sql: str
-    rows: tuple[dict[str, Any], ...] = ()  # the values, veiled
+    rows: tuple[dict[str, Any], ...] = ()
     seconds: float | None = None
     refused: str = ""  # the database's own words
     places: tuple[Place, ...] = ()
     in_endpoint: bool = False
-
-    def __str__(self) -> str:
-        values = " ".join(str(row) for row in self.rows)
-        text = f"{self.sql} {values}".strip()
-        if self.refused:
-            return f"{text} refused: {self.refused}"
-        if self.seconds is None:
-            return text
-        return f"{text} {1000 * self.seconds:.2f} ms"
 
 
 class Journey:
@@ -82,7 +72,7 @@ class Journey:
         self.took: dict[str, float] = {}  # milliseconds per step
         self.receiving = self.sending = 0.0  # milliseconds before the rest, and after
         self.sql_first = 0.0  # milliseconds in the database before the path operation
-        self.checks: list[str] = []
+        self.checks: list[tuple[Any, ...]] = []  # a text, and the values after it
         self.statements: list[Statement] = []
         self.hashed: list[tuple[str, float, tuple[Place, ...]]] = []
         self.wrong: list[dict[str, Any]] = []
@@ -98,11 +88,19 @@ class Journey:
             self.sql_first += 1000 * seconds
         return f"{1000 * seconds:.2f} ms"
 
-    def keep(self, statement: Statement) -> None:
-        if statement.sql.startswith(("PRAGMA", "SET LOCAL")):  # settings: time-outs
+    def keep(
+        self, sql: str, seconds: float | None = None, context: Any = None, no: str = ""
+    ) -> None:
+        """Note a statement and its values, or the database's words when it said no."""
+        is_setting = sql.startswith(("PRAGMA", "SET LOCAL"))  # time-outs
+        if is_setting or len(self.statements) >= MAX_STATEMENTS:
             return
-        if len(self.statements) < MAX_STATEMENTS:
-            self.statements.append(statement)
+        line = " ".join(sql.split())
+        parameters = getattr(context, "compiled_parameters", None) or ()
+        rows = tuple(dict(row) for row in parameters[:MAX_ROWS])
+        here = places_here()
+        statement = Statement(line, rows, seconds, no, here, self.in_endpoint)
+        self.statements.append(statement)
 
     def learn(self, scope: Scope) -> None:
         """Copy the route from a scope that knows it: HEAD has a scope of its own."""
@@ -114,14 +112,13 @@ class Journey:
         """Note what validation and the dependencies have made, or found wrong."""
         for name, value in (data.values or {}).items():
             if isinstance(value, BaseModel):
-                made = veil.veil(value.model_dump(exclude_unset=True))
-                what = f"{name} = {type(value).__name__} {made}"
-                self.checks.append(self.hide(what))
+                made = value.model_dump(exclude_unset=True)
+                self.checks.append((f"{name} = {type(value).__name__}", made))
         for wrong in (data.errors or ())[:MAX_ROWS]:
-            message = self.hide(f"wrong: {wrong['loc']} {wrong['msg']}")
-            if message not in self.checks:  # two functions may take the same body
+            check = ("wrong:", ".".join(map(str, wrong["loc"])), wrong["msg"])
+            if check not in self.checks:  # two functions may take the same body
                 self.wrong.append(wrong)
-                self.checks.append(message)
+                self.checks.append(check)
 
     @property
     def has_written(self) -> bool:
@@ -129,21 +126,38 @@ class Journey:
         return "COMMIT" in verbs and bool(verbs & {"INSERT", "UPDATE", "DELETE"})
 
     @property
-    def secrets(self) -> list[str]:
+    def secrets(self) -> set[str]:
         """Find what this request has sent that nobody may see."""
-        found = veil.find_secrets(self.sent)
-        _, in_query = veil.read_query(self.scope["query_string"].decode("latin-1"))
-        in_path = veil.secrets_in(self.scope.get("path_params", {}))
+        found = [*veil.read(self.sent)[1], *veil.read(self.scope["query_string"])[1]]
+        for name, value in self.scope.get("path_params", {}).items():
+            if veil.is_secret(name):
+                found.append(str(value))
         for name, value in self.scope["headers"]:
-            if veil.is_secret(name.decode("latin-1")):
-                # A token or cookies, but not a cookie's 1, which is everywhere.
-                words = re.split(r"[\s;,=]+", value.decode("latin-1"))
-                in_query += [word for word in words if len(word) >= veil.SHORT * 2]
-        return [secret for secret in {*found, *in_query, *in_path} if secret]
+            text = value.decode("latin-1")
+            found += veil.secrets_in_header(name.decode("latin-1"), text)
+        # And what validation has made of it: 4711 of 04711.
+        for statement in self.statements:
+            for row in statement.rows:
+                values = [row[name] for name in row if veil.is_secret(name)]
+                found += [str(one) for one in values if len(str(one)) >= veil.SHORT]
+        return set(found) - {""}
 
-    def hide(self, message: str) -> str:
-        """Put dots where a message repeats a secret that was sent."""
-        return veil.hide(message, self.secrets)
+    @property
+    def path(self) -> str:
+        """Return the path and the query without secrets."""
+        hidden = veil.of_client(self.secrets)
+        path, route = self.scope["path"], self.scope.get("route")
+        values = self.scope.get("path_params", {})
+        if values and hidden.value(values) != values:
+            path = getattr(route, "path", veil.DOTS)  # its pattern: /cards/{pin}
+        elif values or not route:
+            path = hidden.text(path)
+        if not self.scope["query_string"]:
+            return str(path)
+        query = hidden.body(self.scope["query_string"], is_sent=True)
+        if isinstance(query, dict):
+            return f"{path}?" + "&".join(f"{name}={query[name]}" for name in query)
+        return f"{path}?{veil.DOTS}"
 
     @property
     def reached(self) -> int:
@@ -235,7 +249,7 @@ def timed(function: Callable[..., Any]) -> Callable[..., Any]:
             seconds = time.perf_counter() - start
             took = journey.add("hashing", seconds)
             name = f"bcrypt.{function.__name__}"
-            journey.checks.append(f"{name} {took}")
+            journey.checks.append((f"{name} {took}",))
             journey.hashed.append((name, seconds, places_here()))
         return result
 
@@ -292,21 +306,12 @@ def before_statement(*given: Any) -> None:
     context.started = time.perf_counter()
 
 
-def describe(statement: str, context: Any) -> tuple[str, tuple[dict[str, Any], ...]]:
-    """Return a statement on one line, and its values, the secret ones as dots."""
-    parameters = getattr(context, "compiled_parameters", None) or ()
-    rows = tuple(veil.veil(dict(row)) for row in parameters[:MAX_ROWS])
-    return " ".join(statement.split()), rows
-
-
 def after_statement(*given: Any) -> None:
     _, _, statement, _, context, _ = given
     if journey := current.get(None):
         seconds = time.perf_counter() - context.started
         journey.add("sql", seconds)
-        sql, rows = describe(statement, context)
-        places = places_here()
-        journey.keep(Statement(sql, rows, seconds, "", places, journey.in_endpoint))
+        journey.keep(statement, seconds, context)
 
 
 def refused_statement(error: ExceptionContext) -> None:
@@ -314,19 +319,14 @@ def refused_statement(error: ExceptionContext) -> None:
         context = error.execution_context
         if context is not None and hasattr(context, "started"):
             journey.add("sql", time.perf_counter() - context.started)
-        sql, rows = describe(error.statement, context)
-        reason = journey.hide(str(error.original_exception).partition("\n")[0])
-        places = places_here()
-        journey.keep(Statement(sql, rows, None, reason, places, journey.in_endpoint))
+        reason = str(error.original_exception).partition("\n")[0]
+        journey.keep(error.statement, None, context, reason)
 
 
 def note(word: str) -> Callable[[Connection], None]:
     def add(_: Connection) -> None:
         if journey := current.get(None):
-            places = places_here()
-            journey.keep(
-                Statement(word, places=places, in_endpoint=journey.in_endpoint)
-            )
+            journey.keep(word)
 
     return add
 

@@ -188,8 +188,8 @@ def who_wrote(seen: int) -> str:
         return "Another program"
     if len(fresh) > 1:
         return f"{len(fresh)} requests"
-    scope = fresh[0].scope
-    return fresh[0].hide(f"{scope['method']} {scope['path']}")
+    path = fresh[0].path.partition("?")[0]
+    return f"{fresh[0].scope['method']} {path}"
 
 
 async def wait(seconds: float) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from core.web.journal import printable
 from tools.tour import code, veil
 from tools.tour.journey import MAX_ROWS, Journey, Place, Statement
-from tools.tour.tree import body_name
+from tools.tour.tree import body_name, told
+from tools.tour.veil import Veil
 
 TITLES = (
     "The request",
@@ -34,19 +35,18 @@ class Telling:
     def __init__(self, journey: Journey) -> None:
         self.journey = journey
         self.scope = journey.scope
-        self.secrets = journey.secrets
+        secrets = journey.secrets
+        self.of_client, self.of_program = veil.of_client(secrets), Veil(secrets)
         self.endpoint = journey.scope.get("endpoint")
         self.route = journey.scope.get("route")
         self.refused = journey.status >= 400 or journey.status == 0
         self.stop = journey.reached if self.refused else 0
         self.times = self.share_out()
+        self.path = shown(journey.path)
 
     def safe(self, value: object) -> str:
-        lines = veil.shown(str(value), self.secrets).split("\n")
-        text = "\n".join(printable(line) for line in lines)
-        if len(text) > LONGEST:
-            return f"{text[:LONGEST]} …"
-        return text
+        """Return what the program says, without secrets."""
+        return shown(self.of_program.text(str(value)))
 
     def share_out(self) -> list[float]:
         """Return the milliseconds of each step."""
@@ -71,58 +71,53 @@ class Telling:
             for wrong in detail[:MAX_ROWS]:
                 if isinstance(wrong, dict):
                     where = ".".join(str(part) for part in wrong.get("loc", ())[1:])
-                    reasons.append(f"{where}: {wrong.get('msg', '')}".strip(": "))
-            return self.safe("\n".join(reasons))
+                    pair = self.safe(where), self.safe(wrong.get("msg", ""))
+                    reasons.append(": ".join(pair).strip(": "))
+            return shown("\n".join(reasons))
         return self.safe(detail)
 
-    def pretty(self, body: bytes, size: int) -> str:
+    def pretty(self, body: bytes, size: int, hidden: Veil, *, is_sent: bool) -> str:
         """Write a body for people to read."""
-        if not body:
-            return ""
         if size > len(body):
             return f"{size:,} bytes"
-        try:
-            value = veil.parse(body)
-            if isinstance(value, str) and not body.startswith(b'"'):
-                return value
-            if isinstance(value, list) and len(value) > 5:
-                more = f"and {len(value) - 5} more"
-                value = [*value[:5], more]
-            return self.safe(layout(veil.veil(value)))
-        except RecursionError:
-            return "nested too deeply to be shown"
-
-    def path(self) -> str:
-        query, _ = veil.read_query(self.scope["query_string"].decode("latin-1"))
-        path = self.safe(self.scope["path"])
-        return path + (f"?{self.safe(query)}" if query else "")
+        value = hidden.body(body, is_sent=is_sent)
+        if isinstance(value, str) and not body.startswith(b'"'):
+            return value
+        if isinstance(value, list) and len(value) > 5:
+            value = [*value[:5], f"and {len(value) - 5} more"]
+        return shown(layout(value))
 
     # ---- The seven steps ----
 
     def request(self) -> Step:
         headers = []
         client = "A client"
-        for name, value in self.scope["headers"]:
-            header, text = name.decode("latin-1"), value.decode("latin-1")
+        for key, value in self.scope["headers"]:
+            header, text = key.decode("latin-1"), value.decode("latin-1")
             if header == "user-agent":
-                client = self.safe(text.partition("/")[0][:40])
-            if header == "authorization":
-                text = f"{text.partition(' ')[0][:10]} {veil.DOTS}"
-            elif veil.is_secret(header):
-                text = veil.DOTS
+                name = text.partition("/")[0]
+                # The whole of it may hold a secret, part of which is the name.
+                if name not in veil.KNOWN:
+                    name = self.of_client.text(text).partition("/")[0]
+                client = shown(name[:40])
+            scheme, space, _ = text.partition(" ")
+            text = self.of_client.value(text, header)
+            if header == "authorization" and space and scheme in veil.KNOWN:
+                text = f"{scheme} {veil.DOTS}"
             if header in HEADERS:
-                headers.append(f"{header.title()}: {self.safe(text)}")
+                headers.append(f"{header.title()}: {shown(text)}")
         size = self.journey.sent_size
         says = f"{client} sends this, with no body."
         if size:
             says = f"{client} sends this, with a body of {size:,} bytes."
-        shown = [f"{self.scope['method']} {self.path()}", *headers]
+        lines = [f"{self.scope['method']} {self.path}", *headers]
         if size:
-            shown += ["", self.pretty(self.journey.sent, size)]
-        return {"says": says, "show": "\n".join(shown)}
+            sent = self.journey.sent
+            lines += ["", self.pretty(sent, size, self.of_client, is_sent=True)]
+        return {"says": says, "show": "\n".join(lines)}
 
     def matched(self) -> Step:
-        method, path = self.scope["method"], self.path().partition("?")[0]
+        method, path = self.scope["method"], self.path.partition("?")[0]
         if not self.endpoint:
             reason = f"No route fits {method} {path}."
             if self.journey.status not in {404, 405}:
@@ -135,7 +130,7 @@ class Telling:
         if pattern != self.scope["path"]:
             says = f"{method} {path} fits {pattern}."
         return {
-            "says": self.safe(says),
+            "says": says,
             "code": [code.definition(self.endpoint, "@", 2)],
         }
 
@@ -164,9 +159,9 @@ class Telling:
                 " guessing is slow as well."
             )
             places += front(here)
-        for made in journey.checks:
-            if " = " in made:
-                says.append(made)
+        for text, *values in journey.checks:
+            if " = " in text:
+                says.append(told(self.of_program, text, *values))
         if self.stop == 4:
             step = self.refusal(places)
             step["says"] = "\n".join(says)
@@ -241,11 +236,11 @@ class Telling:
     def statements(self, found: list[Statement]) -> list[Any]:
         return [
             {
-                "text": self.safe(one.sql),
+                "text": shown(self.of_program.sql(one.sql)),
                 "values": [
-                    [self.safe(k), self.safe(v)]
+                    [name, shown(self.of_program.value(value, name))]
                     for row in one.rows
-                    for k, v in row.items()
+                    for name, value in row.items()
                 ],
                 "ms": None if one.seconds is None else 1000 * one.seconds,
                 "refused": self.safe(one.refused),
@@ -269,20 +264,20 @@ class Telling:
         found = None
         if isinstance(inner, type) and code.source(inner):
             found = code.definition(inner, "class ", 6)
-        return {"says": self.safe(says), "code": [found]}
+        return {"says": says, "code": [found]}
 
     def answer(self) -> Step:
         journey = self.journey
         says = f"After {journey.took.get('total', 0):,.1f} ms the client has it."
-        shown = [status_text(journey.status)]
+        lines = [status_text(journey.status)]
         for name, value in journey.headers:
             header = name.decode("latin-1").lower()
             if header in ANSWERED:
-                shown.append(f"{header.title()}: {self.safe(value.decode('latin-1'))}")
-        body = self.pretty(journey.answered, journey.answered_size)
+                lines.append(f"{header.title()}: {self.safe(value.decode('latin-1'))}")
+        body, size = journey.answered, journey.answered_size
         if body:
-            shown += ["", body]
-        return {"says": says, "show": "\n".join(shown)}
+            lines += ["", self.pretty(body, size, self.of_program, is_sent=False)]
+        return {"says": says, "show": "\n".join(lines)}
 
     def tell(self) -> dict[str, Any]:
         tellers = (
@@ -301,7 +296,7 @@ class Telling:
             step: Step = {"says": "It did not get here."}
             if state != NOT:
                 step = tell()
-            step["says"] = self.safe(step["says"])
+            step["says"] = shown(step["says"])
             if number == 5 and state == DONE and not self.journey.statements:
                 state = NOT
             if state == NOT and not self.refused:
@@ -313,18 +308,8 @@ class Telling:
             took = self.times[number - 1]
             step.update(title=TITLES[number - 1], ms=took, share=took / total)
             steps.append(step)
-        journey = self.journey
-        return {
-            "number": journey.number,
-            "at": time.strftime("%H:%M:%S", time.localtime(journey.began)),
-            "method": self.safe(self.scope["method"]),
-            "path": self.path(),
-            "status": journey.status,
-            "words": status_text(journey.status),
-            "ms": journey.took.get("total", 0),
-            "stop": self.stop,
-            "steps": steps,
-        }
+        method, path = self.scope["method"], self.path
+        return summary(self.journey, method, path, steps, self.stop)
 
     def state(self, number: int) -> str:
         if number == self.stop:
@@ -334,6 +319,14 @@ class Telling:
         if number in {3, 4, 5, 6} and not self.endpoint:
             return NOT
         return DONE
+
+
+def shown(value: object) -> str:
+    """Write a text without control characters, and not too long for the page."""
+    text = "\n".join(printable(line) for line in str(value).split("\n"))
+    if len(text) > LONGEST:
+        return f"{text[:LONGEST]} …"
+    return text
 
 
 def front(places: tuple[Place, ...]) -> list[Place]:
@@ -376,20 +369,28 @@ def status_text(status: int) -> str:
         return str(status or "no answer")
 
 
-def tell_little(journey: Journey) -> dict[str, Any]:
-    """Tell only that there was a request."""
-    nothing = {"says": "", "state": NOT, "ms": 0, "share": 0, "code": []}
+def summary(
+    journey: Journey, method: str, path: str, steps: list[Step], stop: int
+) -> dict[str, Any]:
     return {
         "number": journey.number,
         "at": time.strftime("%H:%M:%S", time.localtime(journey.began)),
-        "method": "",
-        "path": "a request that the tour cannot show: see the terminal",
+        "method": method,
+        "path": path,
         "status": journey.status,
         "words": status_text(journey.status),
         "ms": journey.took.get("total", 0),
-        "stop": 0,
-        "steps": [{**nothing, "title": title} for title in TITLES],
+        "stop": stop,
+        "steps": steps,
     }
+
+
+def tell_little(journey: Journey) -> dict[str, Any]:
+    """Tell only that there was a request."""
+    nothing = {"says": "", "state": NOT, "ms": 0, "share": 0, "code": []}
+    path = "a request that the tour cannot show: see the terminal"
+    steps = [{**nothing, "title": title} for title in TITLES]
+    return summary(journey, "", path, steps, 0)
 
 
 def tell(journey: Journey) -> dict[str, Any]:

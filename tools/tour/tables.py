@@ -145,8 +145,6 @@ def show(table: Table, now: Known, before: Known | None) -> dict[str, Any]:
 def cell(column: Any, value: Any) -> str | None:
     if value is None:
         return None
-    if veil.is_secret(column.name):
-        return veil.DOTS
     if isinstance(column.type, Boolean) and value in {0, 1}:
-        return "true" if value else "false"
-    return veil.shown(str(value))[:LONGEST]
+        value = "true" if value else "false"
+    return str(veil.Veil().value(str(value), column.name))[:LONGEST]
