@@ -615,26 +615,102 @@ def test_the_page_asks_no_other_host_and_runs_only_its_own_script(tour: Tour) ->
     assert max(len(line) for line in PAGE.splitlines()) <= 170
 
 
+HOST = "Host: localhost:8000"
+# A client of a proxy may write these below a body in chunks, as if the proxy had.
+TRAILER = "Transfer-Encoding: chunked\r\n\r\n0\r\nX-Forwarded-For: 127.0.0.2"
+LINK = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+FRAME = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+
+
 @pytest.mark.parametrize("path", ["/tour", "/tour/events", "/tour/accounts/events"])
 def test_it_is_for_this_machine_only(tour: Tour, path: str) -> None:
+    refused = "asked for from elsewhere, and refused."
+    before = tour.server.log.read_text().count(refused)
     for headers in (
         {"Host": "evil.example.com"},
         {"Host": "localhost.evil.example.com:8000"},
         {"Host": "localhost@evil.example.com"},
-        {"X-Forwarded-For": "203.0.113.5"},  # as a proxy on this machine sets it
         {"Origin": "http://evil.example.com"},
         {"Origin": "http://localhost:5173"},
         {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"},
+        {"Sec-Fetch-Site": "same-site", **LINK},
+        {"Sec-Fetch-Site": "cross-site", **FRAME, "Sec-Fetch-User": "?1"},
+        # As proxies and tunnels on this machine set them, known or not.
+        {"X-Forwarded-For": "203.0.113.5"},
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"X-Forwarded-Proto": "https"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"Via": "1.1 proxy"},
+        {"X-Real-IP": "127.0.0.1"},
+        {"CF-Connecting-IP": "127.0.0.1"},
+        {"True-Client-IP": "127.0.0.1"},
+        {"Traceparent": "00-1-2-01"},
+        {"Of-A-New-Tunnel": "1"},
+        {"Connection": "close"},  # nginx with proxy_http_version 1.1
     ):
-        answer = tour.server.client.get(path, headers=headers)
-        assert answer.status_code == 403, headers
+        # A stream of events that should have been refused would never end.
+        with tour.server.client.stream("GET", path, headers=headers) as answer:
+            assert answer.status_code == 403, headers
+            answer.read()
         assert "only for the machine that it runs on" in answer.text
+        assert "no proxy, tunnel or forwarded port" in answer.text
         assert "Access-Control-Allow-Origin" not in answer.headers
-    said = tour.server.log.read_text().count("asked for from elsewhere, and refused.")
-    assert said == 1, "once, not each time"
+    said = tour.server.log.read_text().count(refused)
+    assert said - before <= 1, "once, not each time"
     elsewhere = {"Host": "evil.example.com", "X-Forwarded-For": "203.0.113.5"}
     answer = tour.server.client.get("/health", headers=elsewhere)
     assert answer.status_code == 200, "the API goes on"
+
+
+def raw_status(server: Server, *lines: str) -> str:
+    """Send a request as it is written, and return the first line of the answer."""
+    request = "\r\n".join([*lines, "", ""]).encode()
+    with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+        connection.sendall(request)
+        return connection.recv(1_000).partition(b"\r\n")[0].decode()
+
+
+def test_what_a_proxy_sends_is_refused_and_a_person_is_not(tour: Tour) -> None:
+    for lines in (
+        [
+            "GET /tour HTTP/1.0",
+            HOST,
+            "Connection: close",
+        ],  # nginx unless told otherwise
+        ["GET /tour HTTP/1.0", HOST, "Connection: keep-alive"],
+        ["GET /tour HTTP/1.1", HOST, HOST],
+        ["GET /tour HTTP/1.1", "Host: local", "Host: host:8000"],
+        ["GET /tour HTTP/1.1", HOST, "Host: evil.example.com"],
+        ["GET /tour HTTP/1.1", HOST, "X-Forwarded-For: 203.0.113.5", TRAILER],
+        ["GET /tour HTTP/1.1", HOST, TRAILER],
+        ["GET /tour HTTP/1.1", HOST, TRAILER.replace("127.0.0.2", "localhost")],
+    ):
+        assert "403" in raw_status(tour.server, *lines), lines
+    assert "200" in raw_status(tour.server, "GET /tour HTTP/1.1", HOST)
+    for site in ("none", "same-origin", "cross-site"):  # typed, its own, and a link
+        headers = {"Sec-Fetch-Site": site, **LINK, "Sec-Fetch-User": "?1"}
+        assert tour.server.client.get("/tour", headers=headers).status_code == 200
+
+
+# As uvicorn calls an app on a Unix socket, which no browser can open.
+ON_A_SOCKET = """
+from tools.tour import app as tour
+
+
+async def app(scope, receive, send):
+    await tour(dict(scope, client=None), receive, send)
+"""
+
+
+def test_a_unix_socket_is_for_a_proxy(
+    tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    project = copy_of_project(tmp_path / "project")
+    (project / "on_a_socket.py").write_text(ON_A_SOCKET)
+    server = serve(app="on_a_socket:app", project=project)
+    assert server.client.get("/health").status_code == 200
+    assert server.client.get("/tour").status_code == 403
 
 
 def test_a_start_on_another_address_says_so(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The pages /tour and /tour/accounts, and the events that they listen to.
 
-It promises that only this machine gets them; that an open page holds up neither a
-request nor the server's shutdown; and that memory is bounded.
+It promises that only this machine gets them, unless something forwards a request and
+leaves no trace; that an open page holds up neither a request nor the server's
+shutdown; and that memory is bounded.
 """
 
 import asyncio
@@ -39,12 +40,24 @@ TICK = 0.05  # seconds between looks
 PATIENCE = 0.5  # seconds for a client to read the last of it
 REFUSAL = (
     "The tour is only for the machine that it runs on: open it there, at"
-    " http://localhost and its port. The API itself is for everybody."
+    " http://localhost and its port, with no proxy, tunnel or forwarded port between,"
+    " and show it on a projector or share your screen. The API itself is for everybody."
 )
 NOTICE = (
     "The API listens on %s, but /tour answers only to this machine, at"
     " http://localhost and its port."
 )
+# What browsers and curl send by themselves.
+OF_BROWSERS = re.compile(
+    r"host|connection|user-agent|accept(-language|-encoding)?|cache-control|pragma"
+    r"|upgrade-insecure-requests|sec-.*|origin|referer|cookie|authorization|dnt"
+    r"|last-event-id|if-none-match|if-modified-since|priority|save-data"
+)
+A_LINK = {
+    "sec-fetch-mode": "navigate",
+    "sec-fetch-dest": "document",
+    "sec-fetch-user": "?1",
+}
 HTML = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
@@ -200,10 +213,8 @@ async def wait(seconds: float) -> None:
         await sleep(TICK)
 
 
-def is_local(host: str | None) -> bool:
+def is_local(host: str) -> bool:
     """Tell whether an address is this machine's own, which nobody else comes from."""
-    if host is None:  # a Unix socket
-        return True
     try:
         address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
@@ -212,30 +223,43 @@ def is_local(host: str | None) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def is_allowed(scope: Scope) -> bool:
-    """Tell whether a request is from this machine, and not from another's page."""
+def objection(scope: Scope) -> str:
+    """Say what shows that a request is not from a browser on this machine, if it does.
+
+    What forwards a request mostly adds a header, and nobody knows the names of all: so
+    only those that browsers send are let through.
+    """
     headers = Headers(scope=scope)
-    client = scope.get("client")
-    if client and not is_local(client[0]):
-        return False
+    client = scope.get("client")  # none on a Unix socket, which is for a proxy
+    odd = [name for name in headers if not OF_BROWSERS.fullmatch(name)]
+    closes = headers.get("connection", "keep-alive").lower() != "keep-alive"
     hosts = headers.getlist("host")
-    if len(hosts) != 1:
-        return False
     # Somebody else's host name that leads here is DNS rebinding.
-    name = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:@/]+)(:\d+)?", hosts[0].lower())
-    if name is None or not is_local(name[1]):
-        return False
+    host = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:@/]+)(:\d+)?", "".join(hosts).lower())
     origin = headers.get("origin")
-    return origin is None or origin.partition("://")[2] == hosts[0]
+    is_here = headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
+    # A person may follow a link of another page, which cannot look at what comes.
+    follows = all(headers.get(name) == value for name, value in A_LINK.items())
+    is_elsewhere = len(hosts) != 1 or not host or not is_local(host[1])
+    is_others = origin and origin.partition("://")[2] != "".join(hosts)
+    found = (
+        (not client or not is_local(client[0]), "It comes from another machine."),
+        (odd, f"It was forwarded: browsers do not send {''.join(odd[:1])}."),
+        (closes, "It was forwarded: browsers keep the connection open."),
+        (scope["http_version"] == "1.0", "It was forwarded: it is HTTP/1.0."),
+        (is_elsewhere, "It asks for another host."),
+        (is_others or not (is_here or follows), "Another page asks for it."),
+    )
+    return next((why for is_so, why in found if is_so), "")
 
 
 async def serve(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer what begins with /tour."""
-    if not is_allowed(scope):
+    if why := objection(scope):
         counted["refused"] += 1
         if counted["refused"] == 1:
             log.warning("/tour was asked for from elsewhere, and refused. %s", REFUSAL)
-        response: Response = PlainTextResponse(REFUSAL, 403)
+        response: Response = PlainTextResponse(f"{REFUSAL} {why}", 403)
         response.headers.update(SAFE)
         await response(scope, receive, send)
         return
