@@ -145,7 +145,7 @@ class Journey:
     @property
     def path(self) -> str:
         """Return the path and the query without secrets."""
-        hidden = veil.of_client(self.secrets)
+        hidden = veil.Veil(self.secrets)
         path, route = self.scope["path"], self.scope.get("route")
         values = self.scope.get("path_params", {})
         if values and hidden.value(values) != values:

@@ -35,8 +35,7 @@ class Telling:
     def __init__(self, journey: Journey) -> None:
         self.journey = journey
         self.scope = journey.scope
-        secrets = journey.secrets
-        self.of_client, self.of_program = veil.of_client(secrets), Veil(secrets)
+        self.hidden = Veil(journey.secrets)
         self.endpoint = journey.scope.get("endpoint")
         self.route = journey.scope.get("route")
         self.refused = journey.status >= 400 or journey.status == 0
@@ -46,7 +45,7 @@ class Telling:
 
     def safe(self, value: object) -> str:
         """Return what the program says, without secrets."""
-        return shown(self.of_program.text(str(value)))
+        return shown(self.hidden.text(str(value)))
 
     def share_out(self) -> list[float]:
         """Return the milliseconds of each step."""
@@ -98,10 +97,10 @@ class Telling:
                 name = text.partition("/")[0]
                 # The whole of it may hold a secret, part of which is the name.
                 if name not in veil.KNOWN:
-                    name = self.of_client.text(text).partition("/")[0]
+                    name = self.hidden.text(text).partition("/")[0]
                 client = shown(name[:40])
             scheme, space, _ = text.partition(" ")
-            text = self.of_client.value(text, header)
+            text = self.hidden.value(text, header)
             if header == "authorization" and space and scheme in veil.KNOWN:
                 text = f"{scheme} {veil.DOTS}"
             if header in HEADERS:
@@ -113,7 +112,7 @@ class Telling:
         lines = [f"{self.scope['method']} {self.path}", *headers]
         if size:
             sent = self.journey.sent
-            lines += ["", self.pretty(sent, size, self.of_client, is_sent=True)]
+            lines += ["", self.pretty(sent, size, self.hidden, is_sent=True)]
         return {"says": says, "show": "\n".join(lines)}
 
     def matched(self) -> Step:
@@ -161,7 +160,7 @@ class Telling:
             places += front(here)
         for text, *values in journey.checks:
             if " = " in text:
-                says.append(told(self.of_program, text, *values))
+                says.append(told(self.hidden, text, *values))
         if self.stop == 4:
             step = self.refusal(places)
             step["says"] = "\n".join(says)
@@ -236,9 +235,9 @@ class Telling:
     def statements(self, found: list[Statement]) -> list[Any]:
         return [
             {
-                "text": shown(self.of_program.sql(one.sql)),
+                "text": shown(self.hidden.sql(one.sql)),
                 "values": [
-                    [name, shown(self.of_program.value(value, name))]
+                    [name, shown(self.hidden.value(value, name))]
                     for row in one.rows
                     for name, value in row.items()
                 ],
@@ -276,7 +275,7 @@ class Telling:
                 lines.append(f"{header.title()}: {self.safe(value.decode('latin-1'))}")
         body, size = journey.answered, journey.answered_size
         if body:
-            lines += ["", self.pretty(body, size, self.of_program, is_sent=False)]
+            lines += ["", self.pretty(body, size, self.hidden, is_sent=False)]
         return {"says": says, "show": "\n".join(lines)}
 
     def tell(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.tree import Tree
 from core.web.journal import printable
 from tools.tour import code
 from tools.tour.journey import Journey, Statement
-from tools.tour.veil import Veil, of_client
+from tools.tour.veil import Veil
 
 
 def line(text: str) -> Text:
@@ -34,7 +34,7 @@ def draw(journey: Journey) -> Tree:
     title = line(f"{scope['method']} {journey.path} → {journey.status}")
     title.stylize("bold")
     tree = Tree(title)
-    sent = as_text(of_client(secrets).body(journey.sent, is_sent=True))
+    sent = as_text(hidden.body(journey.sent, is_sent=True))
     tree.add(line(f"1 the request {sent}"))
     endpoint, route = scope.get("endpoint"), scope.get("route")
     if endpoint:

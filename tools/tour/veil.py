@@ -2,9 +2,8 @@
 
 1. A value is dots if its name sounds like a secret's, or what was sent speaks of one.
 2. A text that repeats a secret is dots as a whole: a gap would tell what fills it.
-3. A secret of one to three characters is in many texts by chance, so it is not looked
-   for: all that the program says about such a request is dots, whether it repeats it
-   or not.
+3. A secret of one to three characters is in many texts by chance, so no text is looked
+   through for it: what has its name is dots, and nothing else.
 """
 
 import base64
@@ -205,12 +204,11 @@ class Veil:
     """Knows the secrets of a request, and puts dots over what repeats them."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
-        too_short = [secret for secret in secrets if len(secret) < SHORT]
-        self.is_closed = bool(too_short) or len(secrets) > MAX_SECRETS
+        looked_for = [secret for secret in secrets if len(secret) >= SHORT]
+        self.is_closed = len(looked_for) > MAX_SECRETS
         self.spelled: set[str] = set()
-        if not self.is_closed:
-            for secret in secrets:
-                self.spelled |= {one.lower() for one in spellings(secret)}
+        for secret in looked_for[:MAX_SECRETS]:
+            self.spelled |= {one.lower() for one in spellings(secret)}
 
     def repeats(self, text: str, besides: Collection[str] = ()) -> bool:
         bare = text.replace("\0", "").lower()
@@ -259,11 +257,6 @@ class Veil:
         """Return a statement without the values that somebody wrote into it."""
         bare = LITERAL.sub(DOTS, text)
         return DOTS if self.repeats(bare, besides=names()) else bare
-
-
-def of_client(secrets: Collection[str]) -> Veil:
-    """For what the client sent: that a field repeats a short secret tells nobody."""
-    return Veil([secret for secret in secrets if len(secret) >= SHORT])
 
 
 @lru_cache(1)
