@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import threading
@@ -25,11 +26,15 @@ Serve = Callable[..., Server]
 
 
 def data(
-    url: str, *arguments: str, answer: str = "", project: Path = ROOT
+    url: str,
+    *arguments: str,
+    answer: str = "",
+    project: Path = ROOT,
+    tool: str = "tools.data",
 ) -> subprocess.CompletedProcess[str]:
     paths = f"{project}{os.pathsep}{ROOT}"
     settings = os.environ | {"DATABASE_URL": url, "PYTHONPATH": paths}
-    command = ["-m", "tools.data", *arguments]
+    command = ["-m", tool, *arguments]
     return programs.run(*command, folder=project, settings=settings, typed=answer)
 
 
@@ -156,7 +161,8 @@ def test_what_is_saved_while_the_server_writes_can_be_restored(
     with closing(sqlite3.connect(file)) as copy:
         (number,) = copy.execute('SELECT count(*) FROM "user"').fetchone()
     assert 2 <= number <= len(signed_up) + 1
-    assert f"{number} accounts in {file}." in saved.stdout
+    assert f"user: {number} rows\n" in saved.stdout
+    assert f"All of that is in {file}.\n" in saved.stdout
     again = data(server.database, "save", str(file))
     assert (again.returncode, "there already" in again.stderr) == (1, True)
 
@@ -194,24 +200,180 @@ def test_a_copy_that_differs_from_the_models_leaves_the_database_as_it_was(
 
 
 @pytest.mark.sqlite
-def test_a_file_that_is_not_a_saved_database_is_not_restored(
+@pytest.mark.parametrize("endings", [["", "-wal", "-shm"], ["", "-wal"]])
+def test_what_a_killed_server_left_is_restored_with_its_wal(
+    serve: Serve, tmp_path: Path, endings: list[str]
+) -> None:
+    server = serve()
+    people = [Person(server.client, f"p{number}") for number in range(20)]
+    server.stop(subprocess.Popen.kill)
+    left, new = tmp_path / "left", tmp_path / "new"
+    left.mkdir()
+    new.mkdir()
+    for ending in endings:
+        shutil.move(tmp_path / f"app.db{ending}", left)
+    server = serve()
+    Person(server.client, "late")
+    done = data(server.database, "restore", str(left / "app.db"), answer="yes\n")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "user: 20 rows\n" in done.stdout
+    for person in people:
+        answer = server.client.get("/api/users/me", headers=person.headers)
+        assert answer.json() == person.account
+
+    # Into a place that no server has used.
+    url = f"sqlite:///{new}/app.db"
+    data(url, "restore", str(left / "app.db"), answer="no\n")
+    assert not (new / "app.db").exists()
+    done = data(url, "restore", str(left / "app.db"), "--yes")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "It is not there yet: no server has used this place." in done.stdout
+    assert f"Replace all of {new}/app.db with that, from {left}/app.db?" in done.stdout
+    again = serve(url=url)
+    assert len(again.rows('SELECT id FROM "user"')) == 20
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("statements", "told"),
+    [
+        (None, "file is not a database"),
+        (["CREATE TABLE other (id INTEGER)"], "none of its tables is called user,"),
+        (
+            [
+                "CREATE TRIGGER rise AFTER INSERT ON user BEGIN"
+                " UPDATE user SET is_admin = 1; END"
+            ],
+            "it has a trigger, rise",
+        ),
+        (["CREATE VIEW someone AS SELECT * FROM user"], "it has a view, someone"),
+        (
+            [
+                "DROP TABLE user",
+                "CREATE VIEW user AS WITH RECURSIVE n(x) AS"
+                " (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n",
+            ],
+            "it has a view, user",
+        ),
+        (["CREATE VIRTUAL TABLE words USING fts5(word)"], "it has a table, words"),
+    ],
+)
+def test_a_file_that_must_not_take_the_place_of_the_database_is_refused(
+    serve: Serve, tmp_path: Path, statements: list[str] | None, told: str
+) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    file = tmp_path / "odd.db"
+    if statements is None:
+        file.write_text("name,email\n" * 1000)
+    else:
+        if "other" not in statements[0]:
+            assert data(server.database, "save", str(file)).returncode == 0
+        with closing(sqlite3.connect(file, isolation_level=None)) as odd:
+            for statement in statements:
+                odd.execute(statement)
+    refused = data(server.database, "restore", str(file), "--yes")
+    assert refused.returncode == 1
+    line, last = refused.stderr.splitlines()
+    assert line.startswith(f"{file} cannot be restored: ")
+    assert told in line
+    assert last == "Nothing was changed."
+    assert ann("GET", "/users/me").json() == ann.account
+    assert Person(server.client, "bob").account["is_admin"] is False
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("encoding = 'UTF-16'", "encoding is UTF-16le, not UTF-8. Nothing"),
+        ("page_size = 8192", "page_size is 8192, not 4096. Nothing"),
+    ],
+)
+def test_a_file_with_other_settings_is_refused_and_moved_instead(
+    serve: Serve, tmp_path: Path, setting: str, told: str
+) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    file, copy = tmp_path / "odd.db", tmp_path / "copy.db"
+    with closing(sqlite3.connect(file)) as odd:
+        odd.execute(f"PRAGMA {setting}")
+        odd.execute("CREATE TABLE other (id INTEGER)")
+    serve(url=f"sqlite:///{file}").stop()
+    refused = data(server.database, "restore", str(file), "--yes")
+    assert told in refused.stderr
+    moved = data(f"sqlite:///{file}", "move", f"sqlite:///{copy}")
+    assert (moved.stderr, moved.returncode) == ("", 0)
+    assert ann("GET", "/users/me").json() == ann.account
+    restored = data(server.database, "restore", str(copy), "--yes")
+    assert (restored.stderr, restored.returncode) == ("", 0)
+    assert ann("GET", "/users/me").status_code == 401, "that one was empty"
+
+
+@pytest.mark.sqlite
+def test_a_file_that_is_not_there_is_not_made(serve: Serve, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.db"
+    missing = data(serve().database, "restore", str(nothing), "--yes")
+    assert (missing.stderr, missing.returncode) == (f"There is no file {nothing}.\n", 1)
+    assert not nothing.exists()
+
+
+@pytest.mark.sqlite
+def test_a_restore_that_is_killed_leaves_the_database_as_it_was(
     serve: Serve, tmp_path: Path
 ) -> None:
     server = serve()
     ann = Person(server.client, "ann")
-    text, empty = tmp_path / "text.db", tmp_path / "empty.db"
-    text.write_text("name,email\n" * 1000)
-    sqlite3.connect(empty).execute("CREATE TABLE other (id INTEGER)").close()
-    for file in (text, empty):
-        refused = data(server.database, "restore", str(file), "--yes")
-        assert refused.returncode == 1
-        (line,) = refused.stderr.splitlines()
-        assert line.startswith(f"{file} is not a database of this API: ")
+    file = tmp_path / "saved.db"
+    data(server.database, "save", str(file))
+    with closing(sqlite3.connect(file)) as large:  # so that it takes a while
+        large.execute("CREATE TABLE other (content BLOB)")
+        for _ in range(8):
+            large.execute("INSERT INTO other VALUES (zeroblob(8000000))")
+        large.execute("UPDATE user SET name = 'Restored'")
+        large.commit()
+    command = ["-m", "tools.data", "restore", str(file), "--yes"]
+    settings = os.environ | {"DATABASE_URL": server.database, "PYTHONPATH": str(ROOT)}
+    output = tmp_path / "output"
+    restore = programs.start(*command, folder=ROOT, settings=settings, output=output)
+    wal = tmp_path / "app.db-wal"
+    while wal.stat().st_size < 10_000_000:
+        assert restore.poll() is None, output.read_text()
+    restore.kill()
+    assert restore.wait() == -signal.SIGKILL
+    assert "Done." not in output.read_text()
     assert ann("GET", "/users/me").json() == ann.account
-    nothing = tmp_path / "nothing.db"
-    missing = data(server.database, "restore", str(nothing), "--yes")
-    assert (missing.stderr, missing.returncode) == (f"There is no file {nothing}.\n", 1)
-    assert not nothing.exists()
+    bob = Person(server.client, "bob")
+    server.stop(subprocess.Popen.kill)
+    again = serve()
+    assert again.client.get("/api/users/me", headers=bob.headers).json() == bob.account
+    assert len(again.rows('SELECT id FROM "user"')) == 2
+
+
+@pytest.mark.sqlite
+def test_a_restore_does_not_wait_for_ever_for_another_program(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve()
+    ann = Person(server.client, "ann")
+    file = tmp_path / "saved.db"
+    data(server.database, "save", str(file))
+    code = "from tools.data import backup; from pathlib import Path\n"
+    code += "backup.START_SECONDS = 1\n"
+    code += f"backup.restore(Path({str(file)!r}), agreed=True)"
+    settings = os.environ | {
+        "DATABASE_URL": f"{server.database}?timeout=0.1",
+        "PYTHONPATH": str(ROOT),
+    }
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refused = programs.run("-c", code, folder=ROOT, settings=settings)
+        told = f"{tmp_path}/app.db is locked by another program. Nothing was changed.\n"
+        assert (refused.stderr, refused.returncode) == (told, 1)
+        other.execute("ROLLBACK")
+    done = programs.run("-c", code, folder=ROOT, settings=settings)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert ann("GET", "/users/me").json() == ann.account
 
 
 @pytest.mark.parametrize(
@@ -223,13 +385,15 @@ def test_a_file_that_is_not_a_saved_database_is_not_restored(
         ["rename", "user.name", "user.title"],
         ["drop", "user.name"],
         ["reset"],
+        ["ann@example.com"],
     ],
 )
 def test_no_tool_makes_the_database_that_it_reads(
     new_database: Callable[[Path], str], tmp_path: Path, command: list[str]
 ) -> None:
     url = new_database(tmp_path)
-    refused = data(url, *command, project=tmp_path)
+    tool = "tools.admin" if "@" in command[0] else "tools.data"
+    refused = data(url, *command, project=tmp_path, tool=tool)
     assert refused.returncode == 1
     if url.startswith("sqlite"):
         assert refused.stdout == f"Database: {tmp_path}/app.db\n"

@@ -191,29 +191,50 @@ def test_a_locked_database_is_503_for_writers_alone_and_recovers(serve: Serve) -
 
 
 @pytest.mark.sqlite
-def test_a_database_that_is_moved_away_is_503_and_comes_back(
+def test_no_row_is_lost_while_the_file_is_moved_about(
     serve: Serve, tmp_path: Path
 ) -> None:
+    """Whether a server is stopped or killed then, and whatever was there meanwhile."""
+    file, away, other = (tmp_path / f"{name}.db" for name in ("app", "away", "other"))
+    stored: list[str] = []
     server = serve()
-    ann = person(server)
-    away = tmp_path / "away"
-    away.mkdir()
-    files = [*tmp_path.glob("app.db*")]
-    for file in files:
-        file.rename(away / file.name)
-    for answer in (
-        ann("GET", "/users/me"),
-        ann.client.post("/api/users", json=sign_up("x")),
-        ann.client.get("/health"),
-    ):
-        assert answer.status_code == 503
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert list(answer.json()) == ["detail"]
-    assert not (tmp_path / "app.db").exists(), "no empty one was made in its place"
-    for file in files:
-        (away / file.name).rename(file)
-    assert ann("GET", "/users/me").json() == ann.account
-    assert ann.client.get("/health").json() == {"status": "ok"}
+    with closing(sqlite3.connect(file)) as one, closing(sqlite3.connect(other)) as two:
+        one.backup(two)
+
+    def is_503() -> bool:
+        login = {"username": "x", "password": "x"}
+        for answer in (
+            server.client.post("/api/users", json=sign_up("x")),
+            server.client.post("/api/login", data=login),
+            server.client.get("/health"),
+        ):
+            assert answer.status_code == 503
+            assert "must be started again" in answer.json()["detail"]
+        return True
+
+    for number in range(12):
+        for _ in range(5):
+            stored.append(person(server, f"p{len(stored)}").email)
+        file.rename(away)
+        if number % 3 > 0:
+            other.rename(file)
+        assert is_503()
+        if number % 3 == 2:
+            server.stop([subprocess.Popen.terminate, subprocess.Popen.kill][number % 2])
+            again = serve()
+            assert person(again, f"new{number}").account["id"] == number // 3 + 1
+            again.stop()
+            # As the log says: what was written last goes with the old file.
+            for wal in tmp_path.glob("app.db.*-wal"):
+                wal.rename(tmp_path / "app.db-wal")
+        if number % 3 > 0:
+            file.rename(other)
+        away.rename(file)
+        if number % 3 < 2:
+            assert is_503(), "until the next start"
+            server.stop([subprocess.Popen.terminate, subprocess.Popen.kill][number % 2])
+        server = serve()
+        assert sorted(accounts(server)) == sorted(stored)
 
 
 def put_away(folder: Path, away: Path) -> None:
@@ -408,6 +429,10 @@ def test_the_file_is_in_the_folder_that_the_server_was_started_in(
     server.stop()
     assert [file.name for file in folder.glob("*.db*")] == ["app.db"]
     assert [*tmp_path.glob("*.db*")] == []
+    made = f"WARNING:  made a new database at {folder}/app.db\n"
+    assert server.log.read_text().count(made) == 1
+    serve(url="sqlite:///app.db", folder=folder).stop()
+    assert server.log.read_text().count(made) == 1, "the second start finds it"
 
 
 @pytest.mark.sqlite
@@ -482,7 +507,7 @@ def test_a_write_that_was_begun_in_a_file_that_was_replaced_is_not_answered_as_d
 
 
 @pytest.mark.sqlite
-def test_a_folder_that_a_file_replaces_is_503_and_comes_back(
+def test_a_folder_that_a_file_replaces_is_503_until_the_next_start(
     serve: Serve, tmp_path: Path
 ) -> None:
     folder = tmp_path / "data"
@@ -495,6 +520,9 @@ def test_a_folder_that_a_file_replaces_is_503_and_comes_back(
     assert ann("PATCH", "/users/me", json={"name": "New"}).status_code == 503
     folder.unlink()
     (tmp_path / "away").rename(folder)
+    assert ann("GET", "/users/me").status_code == 503
+    server.stop()
+    ann.client = serve(url=server.database).client
     assert ann("GET", "/users/me").json() == ann.account
 
 

@@ -1,6 +1,7 @@
 """The start: what it waits for, what ends it, and what it says."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -156,9 +157,9 @@ def test_a_start_waits_for_whoever_has_locked_the_file(
 @pytest.mark.parametrize(
     ("page", "told"),
     [
-        (0, "cannot follow models.py: file is not a database"),
-        (100, "cannot follow models.py: database disk image is malformed"),
-        (4096, "cannot be read: database disk image is malformed"),
+        (0, "cannot be used: The database file is not a database."),
+        (100, "cannot be used: The database file is damaged. Restore a saved copy."),
+        (4096, "cannot be read: The database file is damaged. Restore a saved copy."),
     ],
 )
 def test_a_broken_file_is_named_in_one_line(
@@ -301,7 +302,9 @@ def test_tables_are_made_where_the_url_says(tmp_path: Path, postgresql: str) -> 
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
         other.execute("CREATE SCHEMA other")
         run = start_code(tmp_path, START, f"{url}?options=-csearch_path%3Dother")
-        assert (run.stderr, run.returncode) == ("", 0)
+        place = url.partition("@")[2].replace("localhost", "127.0.0.1")
+        told = re.sub(r":\d+/", "/", f"made a new database at postgresql://{place}\n")
+        assert (run.stderr, run.returncode) == (told, 0)
         schemas = other.execute(
             "SELECT schemaname FROM pg_tables WHERE tablename = 'user'"
         )

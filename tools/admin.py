@@ -7,6 +7,7 @@ With --password, it sets a new password instead, for somebody who forgot theirs.
 import argparse
 import getpass
 import sys
+from contextlib import redirect_stdout
 from datetime import timedelta
 
 from pydantic import ValidationError
@@ -15,12 +16,12 @@ from sqlmodel import Session, col, delete, select
 from accounts.passwords import make_hash
 from accounts.permits import add_token
 from core.data.sessions import engine
-from core.settings import DATABASE
 from core.start import StartRefused
 from core.texts import normal_address
 from core.web.journal import printable
 from database import create_database
 from models import Token, User, UserUpdate
+from tools.data.tables import open_database
 
 
 def ask_password() -> str:
@@ -50,8 +51,8 @@ def find_user(session: Session, text: str) -> User:
     user = session.exec(statement).first()
     if user is None:
         raise SystemExit(
-            f"Nobody has signed up as {email} yet in {DATABASE.name}."
-            " Sign up first (POST /api/users), then run this again."
+            f"Nobody has signed up as {email} here yet. Sign up first"
+            " (POST /api/users), then run this again."
         )
     return user
 
@@ -73,11 +74,13 @@ def main() -> None:
         help="print a token instead, which lasts for 1 to 3650 days",
     )
     options = parser.parse_args()
-    create_database()
+    # What a script reads is the token alone.
+    with redirect_stdout(sys.stderr if options.token else sys.stdout):
+        open_database()
+        create_database()
     with Session(engine) as session:
         user = find_user(session, options.email)
         since = user.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        # Not among what a script reads, which is the token alone.
         who = f"Account {user.id}, {printable(user.name)}, since {since}"
         print(who, file=sys.stderr if options.token else sys.stdout)
         if options.password:

@@ -12,7 +12,7 @@ from typing import Any
 from anyio import to_thread
 from fastapi import Request
 from sqlalchemy import Connection, Executable, literal
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlmodel import Session, SQLModel, func, select
 
 from core.data.kinds import first_line
@@ -90,9 +90,10 @@ def count_rows(table: type[SQLModel]) -> int:
     try:
         with Session(reading_engine) as session:
             return session.exec(select(func.count()).select_from(table)).one()
-    except SQLAlchemyError as error:
-        reason = f"{DATABASE.name!r} cannot be read: {first_line(error)}"
-        raise StartRefused(f"DATABASE_URL: {reason}") from None
+    except DBAPIError as error:
+        reason = database.why_not_now(error) or first_line(error)
+        place = f"DATABASE_URL: {DATABASE.name!r}"
+        raise StartRefused(f"{place} cannot be read: {reason}") from None
 
 
 def read_in_thread(statement: Executable, parameters: dict[str, Any]) -> Rows:

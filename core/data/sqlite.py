@@ -10,6 +10,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, QueuePool, event, func
@@ -26,6 +27,9 @@ from core.start import StartRefused, keep_trying, log
 WRITERS = READERS = SCANS = 2
 READS = 10
 FILE = DATABASE.file
+# Where SQLite keeps what was written last, and an index of that (sqlite.org/wal.html).
+WAL, SHM = (Path(f"{FILE}{ending}") for ending in ("-wal", "-shm"))
+ASIDE = Path(f"{FILE}.{int(time.time())}-wal")
 READS_ON_LOOP = FILE is not None  # in memory they may have to wait for a writer
 MODE = DATABASE.parameters.get("mode", "rwc")
 READ_ONLY = MODE == "ro"
@@ -33,39 +37,58 @@ LOCK_TIMEOUT = float(DATABASE.parameters.get("timeout", 4))  # seconds
 MAX_WAL = 8 * 1024 * 1024  # bytes; without long reads it grows to about 4 MiB
 BEGIN = "BEGIN" if READ_ONLY else "BEGIN IMMEDIATE"
 
+FileId = tuple[int, int]  # the device, and the file's number there
+
 
 class Opened:
     """The database that was there at the start."""
 
-    file: tuple[int, int] | None = None
-    is_told = False  # that it is there no longer
+    file: FileId | None = None
+    wal: FileId | None = None
+    is_replaced = False
     memory: sqlite3.Connection | None = None  # which ends with its last connection
 
 
-def find_file() -> tuple[int, int] | None:
-    """Tell which file is at the path now; None if there is none."""
-    assert FILE is not None
+def identify(path: Path) -> FileId | None:
+    """Tell which file is at a path now; None if there is none."""
     try:
         # os.stat, not Path.stat: it is half the price, and every request pays it.
-        found = os.stat(FILE)  # noqa: PTH116
+        found = os.stat(path)  # noqa: PTH116
     except OSError:
         return None
     return found.st_dev, found.st_ino
 
 
 def check() -> None:
-    """Raise 503 if another file is at the path now.
+    """Raise 503 once another file is at the path, or none, until the next start.
 
     Nothing is opened there: SQLite would write the old file's -wal into the new one.
     """
-    if Opened.file is None or find_file() == Opened.file:
+    if FILE is None or Opened.file is None:
         return
-    if not Opened.is_told:
-        Opened.is_told = True
+    there = identify(FILE)
+    if there == Opened.file and not Opened.is_replaced:
+        return
+    if not Opened.is_replaced:
+        Opened.is_replaced = True
         log.error("%s was replaced or removed: start the server again", FILE)
+    if there is not None:
+        keep_wal_from(there)
     raise DatabaseUnavailable(
         "The database file was replaced or removed. The server must be started again."
     )
+
+
+def keep_wal_from(there: FileId) -> None:
+    """Put the old file's -wal aside while another file is there, else back."""
+    with contextlib.suppress(OSError):
+        if there == Opened.file:
+            if not WAL.exists():
+                ASIDE.rename(WAL)
+        elif identify(WAL) == Opened.wal:
+            WAL.rename(ASIDE)
+            SHM.unlink()  # SQLite makes it anew
+            log.warning("%s is the old file's -wal: keep them together", ASIDE)
 
 
 def lower(text: str | None) -> str | None:
@@ -89,6 +112,7 @@ def connect() -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         # A -wal that has grown during a long read shrinks again.
         connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL}")
+        Opened.wal = identify(WAL)
     connection.execute("PRAGMA synchronous = FULL")  # what was answered is on disk
     connection.execute("PRAGMA foreign_keys = ON")
     # SQLite's own lower() knows only A to Z.
@@ -152,14 +176,14 @@ def open_database(_engine: Engine) -> None:
             raise OSError("it is a folder")
     except OSError as error:
         raise StartRefused(f"{CANNOT_OPEN}: {error}") from None
-    Opened.file = find_file()
-    Opened.is_told = False
+    Opened.file = identify(FILE)
+    Opened.is_replaced = False
     # Its companions, too: a copy that was put here may have brought them.
-    for ending in ("", "-wal", "-shm"):
+    for file in (FILE, WAL, SHM):
         # Somebody else's file, shared with us, stays as it is.
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if not READ_ONLY:
-                FILE.with_name(FILE.name + ending).chmod(0o600)
+                file.chmod(0o600)
     keep_trying(open_first, CANNOT_OPEN)
 
 
@@ -194,9 +218,10 @@ def close() -> None:
     """Fold -wal into the file; the last one of all workers removes it."""
     if FILE is None or READ_ONLY:
         return
-    wal = FILE.with_name(FILE.name + "-wal")
+    with contextlib.suppress(DatabaseUnavailable):
+        check()
     for _ in range(20):  # workers that close at the same moment leave it to each other
-        if wal.exists() and find_file() == Opened.file:
+        if WAL.exists() and not Opened.is_replaced:
             pause = random.uniform(0.02, 0.1)  # noqa: S311 # so not in step; no secret
             time.sleep(pause)
             with contextlib.suppress(sqlite3.Error):
@@ -205,22 +230,27 @@ def close() -> None:
 
 # ---- Errors ----
 
+FULL = "The database is full, or its disk is."
 # sqlite.org/rescode.html: what passes by itself, or when somebody mends it.
 PASSING = {
     sqlite3.SQLITE_BUSY: "The database is locked by another program.",
+    sqlite3.SQLITE_PROTOCOL: "The database is locked by another program.",
     sqlite3.SQLITE_LOCKED: "The database is locked.",
     sqlite3.SQLITE_READONLY: "The database is read-only.",
-    sqlite3.SQLITE_FULL: "The database is full, or its disk is.",
+    sqlite3.SQLITE_FULL: FULL,
+    sqlite3.SQLITE_IOERR_SHMSIZE: FULL,
     sqlite3.SQLITE_IOERR: "The disk of the database does not work.",
     sqlite3.SQLITE_CANTOPEN: "The database file cannot be opened.",
     sqlite3.SQLITE_NOTADB: "The database file is not a database.",
+    sqlite3.SQLITE_CORRUPT: "The database file is damaged. Restore a saved copy.",
 }
 
 
 def why_not_now(error: DBAPIError) -> str | None:
     """Say why the same request may succeed later, or return None if it will not."""
     code = getattr(error.orig, "sqlite_errorcode", 0)
-    return PASSING.get(code & 0xFF)  # the higher bits only add detail
+    # The higher bits add detail, which seldom matters.
+    return PASSING.get(code) or PASSING.get(code & 0xFF)
 
 
 def is_away(error: DBAPIError) -> bool:

@@ -49,7 +49,8 @@ def create_or_extend_tables() -> list[str]:
     try:
         configure_mappers()  # or a wrong Relationship would be a 500 for a request
         with database.alone(engine) as connection:
-            return follow_models(connection)
+            is_new = not inspect(connection).get_table_names()
+            added = follow_models(connection)
     except exc.NoReferenceError as error:
         tables = list(SQLModel.metadata.tables)
         (nearest,) = get_close_matches(error.table_name, tables, 1, cutoff=0)
@@ -57,11 +58,16 @@ def create_or_extend_tables() -> list[str]:
         raise StartRefused(f"models.py: {error}. {hint}") from None
     except exc.DBAPIError as error:
         reason = f"cannot follow models.py: {first_line(error)}"
+        if passing := database.why_not_now(error):
+            reason = f"cannot be used: {passing}"
         if database.READ_ONLY:
             reason = "lacks what models.py has, and mode=ro adds nothing"
         raise StartRefused(f"DATABASE_URL: {DATABASE.name!r} {reason}") from None
     except exc.SQLAlchemyError as error:
         raise StartRefused(f"models.py: {first_line(error)}") from None
+    if is_new:  # which nobody may have wanted: a folder is not mounted, say
+        log.warning("made a new database at %s", DATABASE.file or DATABASE.name)
+    return added
 
 
 def follow_models(connection: Connection) -> list[str]:

@@ -1,7 +1,6 @@
 """Empty the database, even if its tables and models.py differ."""
 
 from sqlalchemy import Connection, Inspector, inspect
-from sqlalchemy import table as named
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel
 
@@ -9,7 +8,7 @@ from core.data.kinds import first_line
 from core.data.sessions import database, engine, reading_engine
 from core.settings import DATABASE, SQLITE
 from tools.data.ask import ask
-from tools.data.tables import count, count_rows, open_database
+from tools.data.tables import open_database, print_rows
 
 
 def reset(*, agreed: bool) -> None:
@@ -18,9 +17,7 @@ def reset(*, agreed: bool) -> None:
     try:
         with reading_engine.connect() as connection:
             tables, others = find_tables(inspect(connection))
-            for name in tables + others:
-                number = count_rows(connection, named(name))
-                print(f"{name}: {count(number)}")
+            print_rows(connection, tables + others)
         if others:
             print(f"Tables that refer to them are dropped, too: {', '.join(others)}.")
         ask("Delete all of that?", agreed)

@@ -1,10 +1,12 @@
 """Any table of the models: its class, its new rows, and how many rows there are."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, Table, inspect
+from sqlalchemy import table as named
 from sqlmodel import SQLModel, func, select
 from sqlmodel.main import default_registry
 
@@ -41,6 +43,12 @@ def count(number: int, noun: str = "row") -> str:
 
 def count_rows(connection: Connection, table: Any) -> int:
     return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def print_rows(connection: Connection, names: Iterable[str]) -> None:
+    """Print how many rows each of these tables has."""
+    for name in names:
+        print(f"{name}: {count(count_rows(connection, named(name)))}")
 
 
 def find_class(name: str) -> type[SQLModel]:
