@@ -33,6 +33,11 @@ class BlankField(Refusal):
     text = "All fields are required."
 
 
+class Forged(Refusal):
+    status = 400
+    text = "X-Forwarded-For and X-Forwarded-Proto are for a proxy to send, once."
+
+
 class Unauthorized(Refusal):
     status = 401
     header = ("WWW-Authenticate", "How to log in: `Bearer`.")

@@ -1,5 +1,6 @@
 """Promises that no other module tests: headers, names, hashes, prefixes, rules."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -56,7 +57,17 @@ def test_answers_have_the_headers_that_keep_them_safe(ann: Person) -> None:
             path.startswith("/api")
         )
     for path in ("/docs", "/docs/"):
-        assert ann.client.get(path).headers["X-Frame-Options"] == "DENY"
+        headers = ann.client.get(path).headers
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("path", ["/", "/static-offline-docs"])
+def test_a_redirect_stays_on_its_host(client: TestClient, path: str) -> None:
+    headers = {"Host": "evil.example"}
+    answer = client.get(path, headers=headers, follow_redirects=False)
+    assert answer.status_code == 307
+    assert re.fullmatch(r"/[\w-]+/?", answer.headers["Location"])
 
 
 def test_refusals_and_preflights_have_the_headers_too(
@@ -96,6 +107,34 @@ def test_a_page_on_this_machine_may_call(client: TestClient, origin: str) -> Non
     assert preflight.headers["Access-Control-Allow-Origin"] == origin
     elsewhere = client.get("/health", headers={"Origin": "http://localhost.evil.com"})
     assert "Access-Control-Allow-Origin" not in elsewhere.headers
+
+
+PRIVATE = "Access-Control-{}-Private-Network"
+
+
+@pytest.mark.parametrize(
+    ("origin", "method", "detail"),
+    [
+        ("http://localhost:5173", "POST", ""),
+        ("http://evil.example", "POST", "Pages from this origin may not call"),
+        ("http://localhost:5173", "STEAL", "There is no such method."),
+    ],
+)
+def test_a_page_may_call_into_a_private_network_if_its_origin_may(
+    client: TestClient, origin: str, method: str, detail: str
+) -> None:
+    asked = {"Origin": origin, "Access-Control-Request-Method": method}
+    asked[PRIVATE.format("Request")] = "true"
+    answer = client.options("/api/users", headers=asked)
+    if detail:
+        assert (answer.status_code, list(answer.json())) == (400, ["detail"])
+        assert answer.json()["detail"].startswith(detail)
+        assert PRIVATE.format("Allow") not in answer.headers
+    else:
+        assert (answer.status_code, answer.headers[PRIVATE.format("Allow")]) == (
+            200,
+            "true",
+        )
 
 
 INVISIBLE = ["\u200b", "\u00ad\u00ad", "\u3164", "\u2800\u115f", "\ufe0f", "\ufeff "]

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -368,6 +369,107 @@ def test_docs_log_in_and_try_out_behind_nginx(
     docs = Docs(browser, f"https://localhost:{nginx.cuts}/v1")
     docs.authorize("ann@example.com")
     assert docs.try_out("operations-users-read_user", "me") == "200"
+
+
+# ---- Trailers: what a client sends after a body in chunks. ----
+
+
+def log_in_in_chunks(connection: socket.socket, path: str, *lines: str) -> bytes:
+    """Send a wrong password in a chunk, then lines as trailers; return the answer."""
+    form = f"username={JOHN['email']}&password=wrong"
+    head = [
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/x-www-form-urlencoded",
+        "Transfer-Encoding: chunked",
+    ]
+    for line in lines:
+        if line.startswith("proxy "):
+            head.append(line.removeprefix("proxy "))
+    trailers = [line for line in lines if not line.startswith("proxy ")]
+    text = "\r\n".join([*head, "", f"{len(form):x}", form, "0", *trailers, "", ""])
+    connection.sendall(text.encode())
+    answer = b""
+    while not answer.endswith(b"}"):
+        received = connection.recv(4096)
+        assert received, answer
+        answer += received
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("trailer", "status"),
+    [
+        ("X-Forwarded-For: 2.2.2.2", b"400"),
+        ("x-forwarded-for: localhost", b"400"),
+        ("X-FORWARDED-PROTO: https", b"400"),
+        ("X-Checksum: 17", b"401"),
+    ],
+)
+def test_a_trailer_cannot_stand_in_for_what_a_proxy_says(
+    serve: Serve, trailer: str, status: bytes
+) -> None:
+    server = serve()
+    proxy = "proxy X-Forwarded-For: 1.1.1.1", "proxy X-Forwarded-Proto: http"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        answer = log_in_in_chunks(connection, "/api/login", *proxy, trailer)
+        assert answer.split()[1] == status
+        assert answer.rpartition(b"\n")[2].startswith(b'{"detail":"')
+        # The next request on the connection is another one.
+        answer = log_in_in_chunks(connection, "/api/login", *proxy)
+        assert answer.split()[1] == b"401"
+    assert "from 1.1.1.1" in server.log.read_text()
+    assert "from 2.2.2.2" not in server.log.read_text()
+
+
+@pytest.fixture
+def start_haproxy(tmp_path: Path) -> Iterator[Callable[[Server], int]]:
+    """Provide a function that starts a real HAProxy, and returns its port."""
+    for program in ("haproxy", "openssl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs: apt-get install {program}")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(server: Server) -> int:
+        make_certificate(tmp_path)
+        pair = tmp_path / "pair.pem"
+        parts = [(tmp_path / name).read_text() for name in ("cert.pem", "key.pem")]
+        pair.write_text("".join(parts))
+        port = free_port()
+        (shown,) = blocks(PAGE, "haproxy")
+        shown = shown.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+        shown = shown.replace(":443", f":{port}")
+        shown = shown.replace("/etc/ssl/example.com.pem", str(pair))
+        (tmp_path / "haproxy.cfg").write_text(shown)
+        started.append(subprocess.Popen(["haproxy", "-f", tmp_path / "haproxy.cfg"]))
+        wait_until(lambda: not is_free(port), "HAProxy has not started")
+        return port
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(20)
+
+
+def test_no_client_behind_haproxy_makes_up_its_address(
+    serve: Serve, start_haproxy: Callable[[Server], int], tmp_path: Path
+) -> None:
+    server = serve("--root-path", "/v1")
+    Person(server.client, "john")
+    port = start_haproxy(server)
+    context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    statuses: Counter[bytes] = Counter()
+    for number in range(30):
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            trailer = f"X-Forwarded-For: 2.2.2.{number}"
+            answer = log_in_in_chunks(connection, "/v1/api/login", trailer)
+            statuses[answer.split()[1]] += 1
+    assert statuses.keys() <= {b"400", b"401", b"429"}
+    assert statuses[b"401"] <= 10
+    assert "from 2.2.2." not in server.log.read_text()
 
 
 # ---- python main.py ----

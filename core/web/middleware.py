@@ -7,10 +7,11 @@ it safe; a page may call from the origins in the settings.
 
 import re
 from functools import cache
+from http import HTTPStatus
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from starlette.datastructures import Headers
+from starlette.datastructures import URL, Headers
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
@@ -25,6 +26,14 @@ MAX_BODY = 64 * 1024  # bytes, unless a route has its own: max_body_size=…
 MAX_HEADERS = 16 * 1024  # bytes, as in Node: a Content-Type of 5 MB takes 7 s to parse
 # Starlette decodes a form with any codec that it names: 64 KiB of punycode take 1 s.
 OTHER_CHARSET = re.compile(rb'multipart.*charset\s*=(?!\s*"?utf-?8\b)', re.IGNORECASE)
+# What /docs may load: its own files, and the script that stands in the page.
+DOCS_POLICY = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self'"
+    b" 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none';"
+    b" frame-ancestors 'none'"
+)
+# What uvicorn believes of a proxy.
+FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto")
 NOT_STARTED = (
     "The API was not started, so it may lack tables. If it is mounted in another app,"
     " write there: app = FastAPI(lifespan=main.lifespan). In a test, write:"
@@ -67,6 +76,28 @@ def clean_path(scope: Scope) -> None:
         scope["path"] = other
 
 
+def safe_headers(path: str) -> list[tuple[bytes, bytes]]:
+    """Return what each answer has besides its own headers."""
+    headers = [(b"x-content-type-options", b"nosniff")]
+    if path.startswith("/api"):
+        headers.append((b"cache-control", b"no-store"))
+    if path.startswith("/docs"):
+        headers.append((b"x-frame-options", b"DENY"))
+        headers.append((b"content-security-policy", DOCS_POLICY))
+    return headers
+
+
+def keep_to_host(scope: Scope, headers: list[tuple[bytes, bytes]]) -> None:
+    """Make a redirect to this host a path: a client can send any name as its host."""
+    for index, (name, value) in enumerate(headers):
+        if name == b"location":
+            url = URL(scope=scope)
+            here = f"{url.scheme}://{url.netloc}/".encode()
+            if value.startswith(here):
+                path = b"/" + value.removeprefix(here).lstrip(b"/")
+                headers[index] = (name, path)
+
+
 class PathAndHeadersMiddleware:
     """Ignore a slash at the end of a path, answer HEAD, add safe headers."""
 
@@ -90,12 +121,8 @@ class PathAndHeadersMiddleware:
 
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                headers.append((b"x-content-type-options", b"nosniff"))
-                if path.startswith("/api"):
-                    headers.append((b"cache-control", b"no-store"))
-                if path.startswith("/docs"):
-                    headers.append((b"x-frame-options", b"DENY"))
+                headers = [*message.get("headers", ()), *safe_headers(path)]
+                keep_to_host(scope, headers)
                 message["headers"] = headers
             elif is_head:
                 message["body"] = b""
@@ -116,7 +143,19 @@ def find_excess(scope: Scope) -> refusals.Refusal | None:
                 return refusals.BodyTooLarge(limit)
         if name == b"content-type" and OTHER_CHARSET.match(value):
             return refusals.NotAForm()
+        if name == b"transfer-encoding" and may_be_forged(scope):
+            return refusals.Forged()
     return refusals.HeadersTooLarge() if size > MAX_HEADERS else None
+
+
+def may_be_forged(scope: Scope) -> bool:
+    """Tell whether a client behind a proxy may have made up its own address.
+
+    uvicorn adds what comes after a body in chunks, its trailers, to the headers. A
+    proxy passes them on, and its own header is no longer the last of that name.
+    """
+    names = [name for name, _ in scope["headers"]]
+    return any(names.count(name) > 1 for name in FORWARDED)
 
 
 def find_limit(scope: Scope) -> int:
@@ -160,12 +199,15 @@ class BrowserMiddleware(CORSMiddleware):
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer what a browser asks first; a refusal names the setting."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
         origin = request_headers["origin"]
-        if self.is_allowed_origin(origin):
-            return super().preflight_response(request_headers)
-        log.warning("A page from %r may not call: see CORS_ORIGINS", origin[:80])
-        body = {"detail": "Pages from this origin may not call: see CORS_ORIGINS."}
-        return JSONResponse(body, 400, {"Vary": "Origin"})
+        detail = "There is no such method."
+        if not self.is_allowed_origin(origin):
+            log.warning("A page from %r may not call: see CORS_ORIGINS", origin[:80])
+            detail = "Pages from this origin may not call: see CORS_ORIGINS."
+        return JSONResponse({"detail": detail}, 400, {"Vary": "Origin"})
 
 
 def install(app: FastAPI) -> None:
@@ -177,6 +219,7 @@ def install(app: FastAPI) -> None:
         allow_origin_regex=CORS_ORIGIN_REGEX,
         allow_methods=["*"],
         allow_headers=["*"],
+        allow_private_network=True,
         expose_headers=["Link", "Location", "Retry-After", "X-Total-Count"],
     )
     app.add_middleware(PathAndHeadersMiddleware)
