@@ -39,9 +39,12 @@ async def check_connection(request: Request) -> None:
         raise ClientGone
 
 
-async def hash_password(password: str, request: Request) -> str:
-    """Hash a password when the client's turn has come; raises 429 and 503."""
-    async with turn_at(sign_ups, request):
+async def hash_password(password: str, request: Request, line: Line = sign_ups) -> str:
+    """Hash a password when the client's turn has come; raises 429 and 503.
+
+    The line is `log_ins` for those who have an account already.
+    """
+    async with turn_at(line, request):
         return await to_thread.run_sync(make_hash, password, limiter=NO_LIMIT)
 
 

@@ -8,7 +8,7 @@ from fastapi import Request
 from sqlmodel import Session, bindparam, col, delete, select
 
 from accounts import refusals
-from accounts.passwords import hash_password
+from accounts.passwords import hash_password, log_ins
 from accounts.throttle import Proof, digest, prove_by_id, remove_expired
 from core.data.reads import read
 from core.web import journal
@@ -102,7 +102,8 @@ class Permit:
             if self.proof is None:
                 raise refusals.WrongCurrentPassword
         if "password" in self.changes:
-            new_hash = await hash_password(self.changes["password"], request)
+            password = self.changes["password"]
+            new_hash = await hash_password(password, request, log_ins)
             self.new_hash = {"hashed_password": new_hash}
 
     def lock(self, session: Session) -> User:

@@ -70,7 +70,8 @@ async def prove_by_email(email: str, password: str, request: Request) -> Proof |
     account = f"{address or email} {client_network(request)}"
     proof = await prove(SELECT_BY_EMAIL, password, account, request, email=address)
     if proof is not None and passwords.is_weak(proof.verified_hash):
-        stronger_hash = await passwords.hash_password(password, request)
+        line = passwords.log_ins
+        stronger_hash = await passwords.hash_password(password, request, line)
         return proof._replace(stronger_hash=stronger_hash)
     return proof
 

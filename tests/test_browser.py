@@ -80,6 +80,8 @@ def test_sign_up_and_log_in_and_me_work_from_the_page(docs: Docs) -> None:
     docs.browser.refresh()  # the page remembers who is logged in
     assert docs.try_out("operations-users-read_user", "me") == "200"
     assert docs.try_out("operations-users-update_user", "me") == "200"
+    messages = [entry["message"] for entry in docs.browser.get_log("browser")]
+    assert not [text for text in messages if "Content Security Policy" in text]
 
 
 def test_the_page_fits_a_phone(docs: Docs) -> None:

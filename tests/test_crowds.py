@@ -142,6 +142,37 @@ def test_no_number_of_sign_ups_from_many_addresses_makes_a_log_in_wait(
     assert sum((crowd.statuses() for crowd in crowds), Counter()) == {201: 40}
 
 
+@pytest.mark.parametrize("what", ["a stronger hash", "a new password"])
+def test_nor_does_a_hash_of_somebody_who_has_an_account_wait_for_them(
+    serve: Serve, gate: Gate, what: str
+) -> None:
+    server = serve(app=GATED, BCRYPT_ROUNDS="8")
+    ann = Person(server.client, "ann")
+    change: dict[str, Any] = {"method": "POST", "url": "/api/login"}
+    change["data"] = {"username": ann.email, "password": PASSWORD}
+    if what == "a stronger hash":
+        server.stop()
+        server = serve(app=GATED, BCRYPT_ROUNDS="9")
+    else:
+        change = {"method": "PATCH", "url": "/api/users/me", "headers": ann.headers}
+        change["json"] = {"password": "new", "current_password": PASSWORD}
+    crowds = []
+    gate.close("hashpw")
+    with ExitStack() as stack:
+        for number in range(10, 10 + 30 * CORES):
+            crowd = Crowd(server, [new_account(number)], f"127.0.0.{number}")
+            crowds.append(stack.enter_context(crowd))
+        gate.wait_for("POST /api/users", 30 * CORES)
+        one = stack.enter_context(Crowd(server, [change], ELSEWHERE))
+        gate.wait_for("checkpw")
+        time.sleep(0.3)  # it waits for the second hash by now
+        gate.open()
+        wait_until(lambda: one.answers)
+        assert sum(len(crowd.answers) for crowd in crowds) < 15 * CORES
+    assert one.statuses() == {200: 1}
+    assert sum((crowd.statuses() for crowd in crowds), Counter()) == {201: 30 * CORES}
+
+
 def test_the_101st_password_that_waits_at_one_address_is_429(
     serve: Serve, gate: Gate
 ) -> None:
