@@ -24,6 +24,7 @@ IN_POSTGRESQL = (
     " libpq. In a user or a password, write % as %25, / as %2F, ? as %3F, & as %26,"
     " @ as %40 and a space as %20"
 )
+PSYCOPG = "psycopg[binary]==3.3.9"  # as in tests/requirements.txt
 # Any port of this machine: where a front end runs while it is being written.
 LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1)(:\d+)?"
 # What a browser sends as Origin: a scheme, a host in lower case and a port that is not
@@ -88,7 +89,7 @@ def read_postgresql(rest: str) -> Database:
     try:
         from psycopg import ProgrammingError, conninfo
     except ImportError:
-        raise ValueError("PostgreSQL needs: pip install 'psycopg[binary]'") from None
+        raise ValueError(f"PostgreSQL needs: pip install '{PSYCOPG}'") from None
     try:
         found = conninfo.conninfo_to_dict(f"postgresql://{rest}")
     except ProgrammingError:  # whose text may hold the password

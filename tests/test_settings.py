@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import ORIGIN, read_database
+from core.settings import ORIGIN, PSYCOPG, read_database
 from tests import programs
 from tests.conftest import ROOT, Server
 
@@ -183,7 +183,7 @@ def test_postgresql_without_its_driver_says_what_to_install(tmp_path: Path) -> N
     settings = {"DATABASE_URL": url, "PYTHONPATH": path}
     run = start(tmp_path, "uvicorn", "main:app", "--port", "0", **settings)
     assert run.returncode == 3
-    assert "pip install 'psycopg[binary]'" in run.stderr
+    assert f"pip install '{PSYCOPG}'" in run.stderr
     assert "Traceback" not in run.stderr
 
 
