@@ -1,22 +1,33 @@
-"""What the code imports is named in requirements.txt, at one exact version."""
+"""What the code imports is named in requirements.txt, at one exact version.
+
+What lies below is in constraints.txt, at one exact version, too.
+"""
 
 import ast
 import os
 import re
 import sys
 import tomllib
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import (
+    PackageNotFoundError,
+    packages_distributions,
+    requires,
+    version,
+)
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from core.settings import PSYCOPG
 from main import app
 from tests import programs
 from tests.conftest import ROOT
 
 FILES = ["requirements.txt", "tools/requirements.txt", "tests/requirements.txt"]
 FILES += ["tools/bench/requirements.txt"]
+BELOW = "constraints.txt"
 PRODUCT = [*ROOT.glob("*.py")]
 for folder in ("accounts", "core", "routers"):
     PRODUCT += ROOT.glob(f"{folder}/**/*.py")
@@ -30,13 +41,53 @@ def plain(name: str) -> str:
 
 
 def pinned(*files: str) -> dict[str, str]:
-    versions = {}
+    versions: dict[str, str] = {}
     for file in files:
-        for line in (ROOT / file).read_text().splitlines():
-            found = re.fullmatch(r"([\w-]+)(\[\w+\])?==([\w.]+)( +# .+)?", line)
+        for line in lines_of(file):
+            # A package that only some machines need has a condition: " ; …".
+            found = re.fullmatch(r"([\w-]+)(\[\w+\])?==([\w.]+)( ; .+)?", line)
             assert found, f"{file}: {line}: one exact version"
-            versions[plain(found[1])] = found[3]
+            known = versions.setdefault(plain(found[1]), found[3])
+            assert known == found[3], f"{file}: {line}: elsewhere it is {known}"
     return versions
+
+
+def lines_of(file: str) -> list[str]:
+    """Return the lines that name a package, without their comments."""
+    lines = []
+    for line in (ROOT / file).read_text().splitlines():
+        text = line.partition("#")[0].strip()
+        if text and not text.startswith("-c "):
+            lines.append(text)
+    return lines
+
+
+def installed_for(*files: str) -> dict[str, str]:
+    """Return what pip installs on this machine for these files, and all below it."""
+    versions = {}
+    waiting = [Requirement(line) for file in files for line in lines_of(file)]
+    seen = set()
+    while waiting:
+        package = waiting.pop()
+        if str(package) in seen:
+            continue
+        seen.add(str(package))
+        versions[plain(package.name)] = version(package.name)
+        for text in requires(package.name) or []:
+            below = Requirement(text)
+            # "" is what is needed in any case; "standard" what uvicorn[standard] adds.
+            for extra in ("", *package.extras):
+                if below.marker is None or below.marker.evaluate({"extra": extra}):
+                    waiting.append(below)
+    return versions
+
+
+def is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def imported(files: list[Path]) -> set[str]:
@@ -95,6 +146,47 @@ def test_what_is_pinned_is_what_is_tested() -> None:
     assert pinned(*FILES)
     for package, exact in pinned("requirements.txt").items():
         assert version(package) == exact, f"{package}: pip install -r requirements.txt"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_lies_below_is_pinned_and_is_what_is_tested(file: str) -> None:
+    for package in pinned(file):
+        if not is_installed(package):
+            pytest.skip(f"needs: pip install -r {file}")
+    direct = pinned("requirements.txt", file)
+    below = pinned(BELOW)
+    installed = installed_for("requirements.txt", file)
+    assert len(installed) > len(direct)
+    for package, exact in installed.items():
+        if package not in direct:
+            refresh = f"{package} is not in {BELOW}: see CONTRIBUTING.md"
+            assert package in below, refresh
+            assert below[package] == exact, f"{package}: pip install -r {file}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_file_makes_pip_read_what_lies_below(file: str) -> None:
+    (line,) = re.findall(r"^-c (\S+)", (ROOT / file).read_text(), re.MULTILINE)
+    assert (ROOT / file).parent.joinpath(line).resolve() == (ROOT / BELOW).resolve()
+
+
+def test_no_version_stands_in_both() -> None:
+    assert not set(pinned(*FILES)) & set(pinned(BELOW))
+
+
+def test_postgresql_s_driver_is_the_same_wherever_it_is_asked_for() -> None:
+    assert PSYCOPG in lines_of("tests/requirements.txt")
+    asked = re.findall(r'"(psycopg\S+)"', (ROOT / "docs" / "scaling.md").read_text())
+    assert asked == [PSYCOPG] * 2
+
+
+def test_an_action_of_github_is_the_commit_that_was_read() -> None:
+    """A tag can be moved to another commit; a commit stays what it is."""
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    actions = re.findall(r"uses: (.+)", workflow)
+    assert len(actions) == 2
+    for action in actions:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
 
 
 @pytest.mark.parametrize(
