@@ -15,6 +15,7 @@ from core.web import journal
 from models import Token, User, UserCreate, UserPublic, UserUpdate, now
 
 TOKEN_LIFETIME = timedelta(days=7)
+MAX_TOKENS = 50  # of one account
 # What a PATCH takes and a sign-up does not is for administrators.
 OF_ADMINISTRATORS = UserUpdate.model_fields.keys() - UserCreate.model_fields.keys()
 OF_ADMINISTRATORS -= {"current_password"}
@@ -159,9 +160,11 @@ class Permit:
 def add_token(
     session: Session, user_id: int, lifetime: timedelta = TOKEN_LIFETIME
 ) -> str:
-    """Store a new log-in and return its token; remove what has expired."""
+    """Store a new log-in and return its token; remove old ones."""
     # Not a JWT, which nobody can revoke: 32 random bytes; the table has their digest.
     access_token = secrets.token_urlsafe(32)
+    remove_expired(session)
+    remove_oldest(session, user_id)
     session.add(
         Token(
             hashed_token=digest(access_token),
@@ -169,8 +172,15 @@ def add_token(
             expires_at=now() + lifetime,
         )
     )
-    remove_expired(session)
     return access_token
+
+
+def remove_oldest(session: Session, user_id: int) -> None:
+    """Make room for one more token: those of an account that end last stay."""
+    tokens = select(Token.hashed_token).where(Token.user_id == user_id)
+    newest_first = tokens.order_by(col(Token.expires_at).desc())
+    oldest = newest_first.offset(MAX_TOKENS - 1)
+    session.exec(delete(Token).where(col(Token.hashed_token).in_(oldest)))
 
 
 def find_token(session: Session, access_token: str | None) -> Token:

@@ -16,7 +16,7 @@ from accounts import passwords
 from accounts.refusals import TooManyWrongPasswords
 from core.data import sessions
 from core.data.reads import read
-from core.texts import normal_address
+from core.texts import find_address
 from core.turns import NO_LIMIT, client_network
 from core.web import journal
 from models import Token, User, now
@@ -65,7 +65,7 @@ async def prove_by_email(email: str, password: str, request: Request) -> Proof |
     """Prove a password at log-in, or return None; raises 429 and 503."""
     address = ""  # nobody's
     with contextlib.suppress(ValueError):
-        address = normal_address(email)
+        address = find_address(email)
     # Wrong passwords count together if they are for one email and from one address.
     account = f"{address or email} {client_network(request)}"
     proof = await prove(SELECT_BY_EMAIL, password, account, request, email=address)

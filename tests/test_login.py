@@ -8,7 +8,7 @@ from unittest.mock import patch
 import bcrypt
 import pytest
 from fastapi.testclient import TestClient
-from sqlmodel import update
+from sqlmodel import Session, func, select, update
 
 from accounts.throttle import WrongPassword
 from core.data.sessions import engine
@@ -124,6 +124,28 @@ def test_logging_out_ends_this_token_alone(ann: Person) -> None:
     assert ann("GET", "/users/me").status_code == 401
     assert ann("POST", "/logout").status_code == 401
     assert ann.client.get("/api/users/me", headers=other).status_code == 200
+
+
+def test_of_one_account_fifty_tokens_live_and_the_newest_is_one_of_them(
+    ann: Person, bob: Person
+) -> None:
+    soon = datetime.now(UTC) + timedelta(days=1)
+    late = datetime.now(UTC) + timedelta(days=100)
+    with Session(engine) as session:
+        session.add(Token(hashed_token="soon", user_id=ann.id, expires_at=soon))
+        for number in range(49):  # for scripts, as tools.admin --token makes them
+            token = Token(hashed_token=f"{number}", user_id=ann.id, expires_at=late)
+            session.add(token)
+        session.commit()
+    first = ann.headers
+    ann.log_in()
+    assert ann("GET", "/users/me").status_code == 200
+    assert ann.client.get("/api/users/me", headers=first).status_code == 401
+    with Session(engine) as session:
+        assert session.get(Token, "soon") is None
+        statement = select(func.count()).where(Token.user_id == ann.id)
+        assert session.exec(statement).one() == 50
+    assert bob("GET", "/users/me").status_code == 200
 
 
 def test_an_expired_token_is_dead_and_swept_at_the_next_login(ann: Person) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
+from sqlmodel import update
 
 from core.data.sessions import engine
 from main import app
+from models import User
 from tests.conftest import PASSWORD, Person, sign_up
 
 pytestmark = pytest.mark.quick
@@ -78,6 +80,52 @@ def test_the_email_you_already_have_is_not_a_new_one(ann: Person) -> None:
     change = {"email": ann.email, "name": "Anna"}
     changed = ann("PATCH", "/users/me", json=change)
     assert changed.json() == ann.account | {"name": "Anna"}
+
+
+# Written as escapes, since what is wrong with them cannot be seen.
+MISTAKEN = ["\u3164@example.com", "a\ufe0fb@example.com", "a\u200db@example.com"]
+MISTAKEN += ["\u0430dmin@example.com", "admin@ex\u0430mple.com"]  # a Cyrillic a
+MISTAKEN += ["\uff41nn@example.com", "\ufb01@example.com", "\u0130@example.com"]
+
+
+@pytest.mark.parametrize("email", MISTAKEN)
+def test_an_address_that_looks_like_another_one_is_refused(
+    ann: Person, email: str
+) -> None:
+    change = {"email": email, "current_password": PASSWORD}
+    for answer in (
+        ann.client.post("/api/users", json=sign_up("x", email=email)),
+        ann("PATCH", "/users/me", json=change),
+    ):
+        assert answer.status_code == 422
+        (mistake,) = answer.json()["detail"]
+        assert mistake["loc"] == ["body", "email"]
+        assert "address" in mistake["msg"]
+    with engine.begin() as connection:  # an account that is older than the rule
+        connection.execute(update(User).values(email=email.lower()))
+    if "\u200d" not in email:
+        ann.email = email
+        ann.log_in()
+        assert ann("GET", "/users/me").json()["email"] == email.lower()
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "j\u00fcrgen+x@b\u00fccher.example",
+        "\u043e\u043b\u0435\u0433.smith@example.com",  # parts in different alphabets
+        "\u4f50\u3005\u6728tokyo@example.com",
+        "\u30b9\u30fc\u30d1\u30fc@example.com",
+        "o'neil_99-x@example.com",
+    ],
+)
+def test_an_address_in_any_one_alphabet_signs_up_and_logs_in(
+    client: TestClient, email: str
+) -> None:
+    answer = client.post("/api/users", json=sign_up("x", email=email))
+    assert answer.json()["email"] == email
+    form = {"username": email.upper(), "password": PASSWORD}
+    assert client.post("/api/login", data=form).status_code == 200
 
 
 def test_a_taken_email_is_refused_in_a_change_too(ann: Person, bob: Person) -> None:

@@ -17,7 +17,7 @@ from accounts.passwords import make_hash
 from accounts.permits import add_token
 from core.data.sessions import engine
 from core.start import StartRefused
-from core.texts import normal_address
+from core.texts import find_address
 from core.web.journal import printable
 from database import create_database
 from models import Token, User, UserUpdate
@@ -44,7 +44,7 @@ def ask_password() -> str:
 def find_user(session: Session, text: str) -> User:
     """Find the account that logs in with an address."""
     try:
-        email = normal_address(text)
+        email = find_address(text)
     except ValueError as error:
         raise SystemExit(f"{text!r}: {error}.") from None
     statement = select(User).where(User.email == email).with_for_update()

@@ -261,6 +261,9 @@ def in_lower_case(column: Any, q: str) -> ColumnElement[str]:
 
     With the locale C it knows only A to Z.
     """
-    letters = [letter for letter in q if len(letter.upper()) == 1]
+    found: ColumnElement[str] = func.lower(column)
+    if q.isascii():
+        return found
+    letters = [letter for letter in sorted(set(q)) if len(letter.upper()) == 1]
     capitals = [letter.upper() for letter in letters]
-    return func.translate(func.lower(column), "".join(capitals), "".join(letters))
+    return func.translate(found, "".join(capitals), "".join(letters))
