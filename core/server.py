@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -87,6 +88,7 @@ def serve(app: str, create_database: Callable[[], None]) -> None:
     """
     if os.environ.get("WEB_CONCURRENCY", "1") != "1":
         # What refuses the start is found out here, before a worker is started.
+        logging.basicConfig(format="%(levelname)s:  %(message)s")  # as uvicorn will
         try:
             create_database()
             sessions.close_all()

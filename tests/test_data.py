@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +20,7 @@ from sqlmodel import create_engine
 from core.texts import normal_address
 from tests import programs
 from tests.conftest import ROOT, Person, Server, empty_database, wait_until
+from tests.pages import blocks
 from tests.test_fields import FIELDS, ROWS, make_project, name_in_json
 from tests.test_schema import NAME, Project
 
@@ -729,6 +731,38 @@ def test_each_command_on_the_pages_works(items: Path, tmp_path: Path) -> None:
         done = data(url, *typed.split(), project=items, answer="yes\n")
         assert done.returncode == 0, (command, done.stderr)
     assert len(commands) == 10
+
+
+@pytest.mark.sqlite
+def test_the_line_for_cron_saves_and_says_when_it_could_not(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (line,) = blocks((ROOT / "docs" / "scaling.md").read_text(), "crontab")
+    command = re.sub(r"^0 3 \* \* \* ", "", line).replace("\\%", "%")
+    for shown, here in [
+        ("/srv/users", str(ROOT)),
+        ("/var/lib/users", str(tmp_path)),
+        ("/var/backups/users", str(tmp_path / "saved")),
+        (".venv/bin/python", sys.executable),
+    ]:
+        assert shown in command
+        command = command.replace(shown, here)
+    (tmp_path / "saved").mkdir()
+
+    def run_by_cron() -> int:
+        path = {"PATH": "/usr/bin:/bin"}  # no more, as in man 5 crontab
+        done = subprocess.run(["/bin/sh", "-c", command], env=path, check=False)
+        return done.returncode
+
+    assert run_by_cron() == 1, "there is no database"
+    server = serve()
+    Person(server.client, "ann")
+    assert run_by_cron() == 0
+    (file,) = (tmp_path / "saved").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d\.db", file.name)
+    assert run_by_cron() == 1, "it does not write over a copy"
+    restored = data(server.database, "restore", str(file), "--yes")
+    assert "user: 1 row\n" in restored.stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["fake"], ["fake", "0"], ["fake", "many"]])

@@ -111,6 +111,22 @@ def people(server: Server) -> Person:
     return root
 
 
+def test_a_script_that_has_not_loaded_puts_no_password_into_an_address(
+    browser: Any, serve: Serve, tmp_path: Path
+) -> None:
+    index = write_site(tmp_path) / "index.html"
+    index.write_text(index.read_text().partition("<script")[0])
+    code = "from main import app\n\napp.frontend('/site', directory='site')\n"
+    (tmp_path / "students.py").write_text(code)
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    server = serve(app="students:app", PYTHONPATH=path)
+    page = Page(browser, f"{server.url}/site/")
+    page.fill(name="Ann", email="ann@example.com", password="secret")
+    page.press("signUp")
+    wait_until(lambda: "Method Not Allowed" in browser.page_source)
+    assert "secret" not in browser.current_url
+
+
 @pytest.mark.parametrize("way", ["frontend", "mount"])
 def test_the_page_works_beside_the_api(
     browser: Any, serve: Serve, tmp_path: Path, way: str

@@ -530,6 +530,7 @@ def test_python_main_py_has_what_a_server_needs(
     log = server.log.read_text()
     for line in (
         f"running on http://localhost:{server.port}",
+        "WARNING:  made a new database at ",
         "Database: ",
         "accounts: 0",
         "open /docs",
