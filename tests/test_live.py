@@ -237,6 +237,29 @@ def test_no_row_is_lost_while_the_file_is_moved_about(
         assert sorted(accounts(server)) == sorted(stored)
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("is_noticed", [True, False])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_wal_that_is_removed_takes_no_row_with_it(
+    serve: Serve, tmp_path: Path, workers: str, is_noticed: bool
+) -> None:
+    server = serve("--workers", workers)
+    stored = [person(server, f"p{number}").email for number in range(20)]
+    for ending in ("-wal", "-shm"):
+        (tmp_path / f"app.db{ending}").unlink()
+    if is_noticed:
+        for answer in (
+            server.client.get("/health"),
+            server.client.post("/api/users", json=sign_up("late")),
+        ):
+            assert answer.status_code == 503
+            assert "must be started again" in answer.json()["detail"]
+        server.stop(subprocess.Popen.kill)
+    else:
+        server.stop()
+    assert sorted(accounts(serve())) == sorted(stored)
+
+
 def put_away(folder: Path, away: Path) -> None:
     """Move the database away while the server runs, with its companions."""
     away.mkdir()

@@ -46,7 +46,8 @@ class Opened:
     file: FileId | None = None
     wal: FileId | None = None
     is_replaced = False
-    memory: sqlite3.Connection | None = None  # which ends with its last connection
+    # It stays open: a database in memory, or a -wal, ends with its last connection.
+    connection: sqlite3.Connection | None = None
 
 
 def identify(path: Path) -> FileId | None:
@@ -60,35 +61,40 @@ def identify(path: Path) -> FileId | None:
 
 
 def check() -> None:
-    """Raise 503 once another file is at the path, or none, until the next start.
+    """Raise 503 once a file or its -wal was replaced or removed, until the next start.
 
     Nothing is opened there: SQLite would write the old file's -wal into the new one.
     """
     if FILE is None or Opened.file is None:
         return
     there = identify(FILE)
-    if there == Opened.file and not Opened.is_replaced:
+    is_complete = Opened.wal is None or identify(WAL) == Opened.wal
+    if there == Opened.file and is_complete and not Opened.is_replaced:
         return
     if not Opened.is_replaced:
         Opened.is_replaced = True
         log.error("%s was replaced or removed: start the server again", FILE)
     if there is not None:
-        keep_wal_from(there)
+        save_wal(there)
     raise DatabaseUnavailable(
         "The database file was replaced or removed. The server must be started again."
     )
 
 
-def keep_wal_from(there: FileId) -> None:
-    """Put the old file's -wal aside while another file is there, else back."""
-    with contextlib.suppress(OSError):
-        if there == Opened.file:
-            if not WAL.exists():
-                ASIDE.rename(WAL)
-        elif identify(WAL) == Opened.wal:
+def save_wal(there: FileId) -> None:
+    """Keep what was written last for our file, and from another one."""
+    with contextlib.suppress(OSError, sqlite3.Error):
+        if there != Opened.file and identify(WAL) == Opened.wal:
             WAL.rename(ASIDE)
             SHM.unlink()  # SQLite makes it anew
             log.warning("%s is the old file's -wal: keep them together", ASIDE)
+        if there != Opened.file or WAL.exists():
+            return
+        if ASIDE.exists():  # the file is back
+            ASIDE.rename(WAL)
+        else:  # it was removed, but here it is still open
+            assert Opened.connection is not None
+            Opened.connection.execute("PRAGMA wal_checkpoint")
 
 
 def lower(text: str | None) -> str | None:
@@ -112,7 +118,6 @@ def connect() -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         # A -wal that has grown during a long read shrinks again.
         connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL}")
-        Opened.wal = identify(WAL)
     connection.execute("PRAGMA synchronous = FULL")  # what was answered is on disk
     connection.execute("PRAGMA foreign_keys = ON")
     # SQLite's own lower() knows only A to Z.
@@ -164,7 +169,7 @@ CANNOT_OPEN = f"DATABASE_URL: {DATABASE.name!r} cannot be opened"
 def open_database(_engine: Engine) -> None:
     """Make the file if there is none. Only its owner can read it."""
     if FILE is None:
-        Opened.memory = Opened.memory or connect()
+        Opened.connection = Opened.connection or connect()
         log.info("In memory: each worker has its own accounts, until it ends")
         return
     try:
@@ -176,8 +181,7 @@ def open_database(_engine: Engine) -> None:
             raise OSError("it is a folder")
     except OSError as error:
         raise StartRefused(f"{CANNOT_OPEN}: {error}") from None
-    Opened.file = identify(FILE)
-    Opened.is_replaced = False
+    Opened.file = None  # so that `connect` takes what is there
     # Its companions, too: a copy that was put here may have brought them.
     for file in (FILE, WAL, SHM):
         # Somebody else's file, shared with us, stays as it is.
@@ -185,12 +189,17 @@ def open_database(_engine: Engine) -> None:
             if not READ_ONLY:
                 file.chmod(0o600)
     keep_trying(open_first, CANNOT_OPEN)
+    Opened.file = identify(FILE)
+    if not READ_ONLY:  # or it is somebody else's, who may end it
+        Opened.wal = identify(WAL)
+    Opened.is_replaced = False
 
 
 def open_first() -> str:
-    """Open a new file once: whoever makes its journal must be alone."""
+    """Open a file: whoever makes the journal of a new one must be alone."""
     try:
-        connect().close()
+        Opened.connection = connect()
+        Opened.connection.execute("SELECT 1 FROM sqlite_master")  # this makes its -wal
     except sqlite3.Error as error:  # any other is told by whoever opens it next
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             return f"{error}, by another start or another program"
@@ -216,10 +225,14 @@ def alone(engine: Engine) -> Iterator[Connection]:
 
 def close() -> None:
     """Fold -wal into the file; the last one of all workers removes it."""
-    if FILE is None or READ_ONLY:
+    if FILE is None or Opened.connection is None:
         return
     with contextlib.suppress(DatabaseUnavailable):
         check()
+    Opened.connection.close()
+    Opened.wal = None
+    if READ_ONLY:
+        return
     for _ in range(20):  # workers that close at the same moment leave it to each other
         if WAL.exists() and not Opened.is_replaced:
             pause = random.uniform(0.02, 0.1)  # noqa: S311 # so not in step; no secret
