@@ -731,6 +731,7 @@ def test_each_command_on_the_pages_works(items: Path, tmp_path: Path) -> None:
         done = data(url, *typed.split(), project=items, answer="yes\n")
         assert done.returncode == 0, (command, done.stderr)
     assert len(commands) == 10
+    assert not list(tmp_path.glob("*.db-*")), "each file is complete"
 
 
 @pytest.mark.sqlite

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, delete, select
 
 from accounts.passwords import make_hash
 from accounts.permits import add_token
-from core.data.sessions import engine
+from core.data.sessions import close_all, engine
 from core.start import StartRefused
 from core.texts import find_address
 from core.web.journal import printable
@@ -106,3 +106,5 @@ if __name__ == "__main__":
         main()
     except StartRefused as refusal:
         raise SystemExit(str(refusal)) from None
+    finally:
+        close_all()

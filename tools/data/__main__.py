@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from core.data.columns import Misfit
 from core.data.kinds import first_line
+from core.data.sessions import close_all
 from core.start import StartRefused
 from tools.data import backup, columns, fake, move, reset, sheets
 
@@ -73,3 +74,5 @@ if __name__ == "__main__":
         raise SystemExit(f"{name}: {reason}. Say so in its Field(…).") from None
     except DBAPIError as error:
         raise SystemExit(f"The database says: {first_line(error)}") from None
+    finally:
+        close_all()  # or what was written last may stay in a -wal

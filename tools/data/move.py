@@ -31,7 +31,13 @@ from sqlmodel import SQLModel
 
 from core.data.columns import fit
 from core.data.kinds import first_line
-from core.data.sessions import database, engine, open_all, reading_engine
+from core.data.sessions import (
+    close_all,
+    database,
+    engine,
+    open_all,
+    reading_engine,
+)
 from core.data.tables import follow_models
 from core.settings import SQLITE, read_database
 from core.start import StartRefused
@@ -183,3 +189,5 @@ if __name__ == "__main__":
         raise SystemExit(f"{PLACE}: {first_line(error)}") from None
     except (EOFError, KeyboardInterrupt):
         raise SystemExit(1) from None
+    finally:
+        close_all()
