@@ -6,6 +6,7 @@ way were taken.
 
 import unicodedata
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -125,3 +126,45 @@ def test_a_text_is_normalized_only_once_its_length_is_known(
     answer = root(method, path, **options)
     assert answer.status_code in {401, 422}
     assert max(lengths, default=0) <= 320
+
+
+# int() refuses more than 4,300 digits, and takes some that are none of ours.
+ODD = ["0" * 4301, "9" * 4301, "-1", "+1", "1e400", "0x10", "1_000", "\u0661\u0662", ""]
+NUMBERS = {
+    "Content-Length": "{}",
+    "Range": "bytes={}-{}",
+    "If-Range": "Mon, 01 Jan {} 00:00:00 GMT",
+    "If-Modified-Since": "Mon, {} Jan 2026 {}:00:00 +{}",
+    "Host": "localhost:{}",
+    "Origin": "http://localhost:{}",
+    "Content-Type": "multipart/form-data; boundary={}",
+    "Authorization": "Bearer {}",
+}
+QUERIES = [
+    "limit={}",
+    "after={}",
+    "after={},{}&sort=name",
+    "count={}",
+    "sort={}",
+    "q={}",
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: f"{odd[:8]}…{len(odd)}")
+def test_no_odd_number_is_a_500(root: Person, odd: str) -> None:
+    client = root.client  # it raises what would be a 500
+    file = "/static-offline-docs/swagger-ui.css"
+    body = b'{"name": "x"}'
+    statuses = set()
+    for name, text in NUMBERS.items():
+        header = {name: text.replace("{}", odd).encode()}
+        statuses.add(client.get(file, headers=header).status_code)
+        for method, path in (("POST", "/api/users"), ("POST", "/api/login")):
+            answer = client.request(method, path, headers=header, content=body)
+            statuses.add(answer.status_code)
+    for query in QUERIES:
+        answer = root("GET", f"/users?{query.replace('{}', quote(odd))}")
+        statuses.add(answer.status_code)
+    if odd:
+        statuses.add(root("GET", f"/users/{quote(odd)}").status_code)
+    assert max(statuses) < 500

@@ -137,9 +137,10 @@ def find_excess(scope: Scope) -> refusals.Refusal | None:
     for name, value in scope["headers"]:
         size += len(name) + len(value)
         if name == b"content-length":
-            digits = value.lstrip(b"0")[:20]  # int() refuses more than 4,300 of them
+            # int() refuses more than 4,300 digits
+            digits = value.lstrip(b"0")[:20] or b"0"
             limit = find_limit(scope)
-            if int(digits or b"0") > limit:
+            if not digits.isdigit() or int(digits) > limit:
                 return refusals.BodyTooLarge(limit)
         if name == b"content-type" and OTHER_CHARSET.match(value):
             return refusals.NotAForm()
