@@ -196,10 +196,10 @@ def open_database(_engine: Engine) -> None:
 
 
 def open_first() -> str:
-    """Open a file: whoever makes the journal of a new one must be alone."""
+    """Open a file, and its -wal: whoever makes that of a new file must be alone."""
     try:
         Opened.connection = connect()
-        Opened.connection.execute("SELECT 1 FROM sqlite_master")  # this makes its -wal
+        Opened.connection.execute("SELECT 1 FROM sqlite_master").fetchall()
     except sqlite3.Error as error:  # any other is told by whoever opens it next
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             return f"{error}, by another start or another program"
