@@ -38,13 +38,13 @@ MAX_WAL = 8 * 1024 * 1024  # bytes; without long reads it grows to about 4 MiB
 BEGIN = "BEGIN" if READ_ONLY else "BEGIN IMMEDIATE"
 
 FileId = tuple[int, int]  # the device, and the file's number there
+Files = tuple[FileId | None, FileId | None]  # the database and its -wal
 
 
 class Opened:
     """The database that was there at the start."""
 
-    file: FileId | None = None
-    wal: FileId | None = None
+    files: Files | None = None
     is_replaced = False
     # It stays open: a database in memory, or a -wal, ends with its last connection.
     connection: sqlite3.Connection | None = None
@@ -60,41 +60,50 @@ def identify(path: Path) -> FileId | None:
     return found.st_dev, found.st_ino
 
 
+def find_files() -> Files:
+    """Tell which files the database and its -wal are now."""
+    assert FILE is not None
+    if READ_ONLY:  # then it is somebody else's -wal, who may end it
+        return identify(FILE), None
+    return identify(FILE), identify(WAL)
+
+
 def check() -> None:
-    """Raise 503 once a file or its -wal was replaced or removed, until the next start.
+    """Raise 503 once one of them was replaced or removed, until the next start.
 
     Nothing is opened there: SQLite would write the old file's -wal into the new one.
     """
-    if FILE is None or Opened.file is None:
+    if Opened.files is None:
         return
-    there = identify(FILE)
-    is_complete = Opened.wal is None or identify(WAL) == Opened.wal
-    if there == Opened.file and is_complete and not Opened.is_replaced:
+    files = find_files()
+    if files == Opened.files and not Opened.is_replaced:
         return
     if not Opened.is_replaced:
         Opened.is_replaced = True
         log.error("%s was replaced or removed: start the server again", FILE)
-    if there is not None:
-        save_wal(there)
+    with contextlib.suppress(OSError, sqlite3.Error):
+        save_wal(*files, *Opened.files)
     raise DatabaseUnavailable(
         "The database file was replaced or removed. The server must be started again."
     )
 
 
-def save_wal(there: FileId) -> None:
-    """Keep what was written last for our file, and from another one."""
-    with contextlib.suppress(OSError, sqlite3.Error):
-        if there != Opened.file and identify(WAL) == Opened.wal:
-            WAL.rename(ASIDE)
-            SHM.unlink()  # SQLite makes it anew
-            log.warning("%s is the old file's -wal: keep them together", ASIDE)
-        if there != Opened.file or WAL.exists():
-            return
-        if ASIDE.exists():  # the file is back
-            ASIDE.rename(WAL)
-        else:  # it was removed, but here it is still open
-            assert Opened.connection is not None
-            Opened.connection.execute("PRAGMA wal_checkpoint")
+def save_wal(
+    file: FileId | None,
+    wal: FileId | None,
+    our_file: FileId | None,
+    our_wal: FileId | None,
+) -> None:
+    """Keep what was written last for our file, and out of any other."""
+    if file == our_file and wal is None and ASIDE.exists():
+        ASIDE.rename(WAL)
+    elif file == our_file and wal is None:  # it was removed, but here it is still open
+        assert Opened.connection is not None
+        Opened.connection.execute("PRAGMA wal_checkpoint")
+    elif file not in {our_file, None} and wal == our_wal:
+        WAL.rename(ASIDE)
+        SHM.unlink()  # SQLite makes it anew
+        log.warning("%s is the old file's -wal: keep them together", ASIDE)
 
 
 def lower(text: str | None) -> str | None:
@@ -181,7 +190,7 @@ def open_database(_engine: Engine) -> None:
             raise OSError("it is a folder")
     except OSError as error:
         raise StartRefused(f"{CANNOT_OPEN}: {error}") from None
-    Opened.file = None  # so that `connect` takes what is there
+    Opened.files = None  # so that `connect` takes what is there
     # Its companions, too: a copy that was put here may have brought them.
     for file in (FILE, WAL, SHM):
         # Somebody else's file, shared with us, stays as it is.
@@ -189,9 +198,7 @@ def open_database(_engine: Engine) -> None:
             if not READ_ONLY:
                 file.chmod(0o600)
     keep_trying(open_first, CANNOT_OPEN)
-    Opened.file = identify(FILE)
-    if not READ_ONLY:  # or it is somebody else's, who may end it
-        Opened.wal = identify(WAL)
+    Opened.files = find_files()
     Opened.is_replaced = False
 
 
@@ -230,7 +237,7 @@ def close() -> None:
     with contextlib.suppress(DatabaseUnavailable):
         check()
     Opened.connection.close()
-    Opened.wal = None
+    Opened.files = None
     if READ_ONLY:
         return
     for _ in range(20):  # workers that close at the same moment leave it to each other
