@@ -5,16 +5,19 @@ object for each row. SQLite itself needs 10 µs of it. So `read` runs statements
 built once, on a connection that stays open. `scan` makes nobody else wait.
 """
 
+import contextlib
+import sqlite3
 import threading
 import time
 from typing import Any
 
 from anyio import to_thread
 from fastapi import Request
-from sqlalchemy import Connection, Executable, literal
+from sqlalchemy import Connection, CursorResult, Executable, literal
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlmodel import Session, SQLModel, func, select
 
+from core.data import prepared
 from core.data.kinds import first_line
 from core.data.sessions import autocommit_engine, database, reading_engine, turn_at
 from core.refusals import ClientGone, DatabaseUnavailable, SearchTooLong
@@ -26,6 +29,15 @@ SECONDS = 10  # the longest that a query waits for its turn, and that a scan tak
 LOOP_TIMEOUT = 20  # ms: everybody waits with the event loop
 
 Rows = list[dict[str, Any]]
+# What SQLite, or a type that writes a value, may raise.
+FAILURES = (
+    sqlite3.Error,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 reads = Line(database.READS, SECONDS, DatabaseUnavailable)
 scans = Line(database.SCANS, SECONDS, SearchTooLong)
@@ -56,7 +68,7 @@ loop_connection = LoopConnection()
 async def read(statement: Executable, **parameters: Any) -> Rows:
     """Run a query that finds its rows by an index; return them as dictionaries."""
     if database.READS_ON_LOOP:
-        return fetch(loop_connection.get(), statement, parameters)
+        return fetch_on_loop(loop_connection.get(), statement, parameters)
     async with turn_at(reads):
         return await to_thread.run_sync(
             read_in_thread, statement, parameters, limiter=NO_LIMIT
@@ -98,7 +110,7 @@ def count_rows(table: type[SQLModel]) -> int:
 
 def read_in_thread(statement: Executable, parameters: dict[str, Any]) -> Rows:
     with autocommit_engine.connect() as connection:
-        return fetch(connection, statement, parameters)
+        return as_rows(connection.execute(statement, parameters))
 
 
 def scan_in_thread(statement: Executable, parameters: dict[str, Any]) -> Rows:
@@ -106,14 +118,26 @@ def scan_in_thread(statement: Executable, parameters: dict[str, Any]) -> Rows:
     try:
         with reading_engine.connect() as connection:
             database.limit(connection, SECONDS)
-            return fetch(connection, statement, parameters)
+            return as_rows(connection.execute(statement, parameters))
     except OperationalError:
         if time.monotonic() > end:
             raise SearchTooLong from None
         raise
 
 
-def fetch(connection: Connection, statement: Executable, parameters: Any) -> Rows:
+def fetch_on_loop(
+    connection: Connection, statement: Executable, parameters: dict[str, Any]
+) -> Rows:
+    """Run a query on SQLite's own cursor, once SQLAlchemy has run it twice."""
+    if found := prepared.find(statement, connection):
+        driver: Any = connection.connection.dbapi_connection
+        with contextlib.suppress(*FAILURES):  # SQLAlchemy says better what is wrong
+            return found.run(driver, parameters)
     result = connection.execute(statement, parameters)
+    prepared.note(statement, list(result.keys()), connection)
+    return as_rows(result)
+
+
+def as_rows(result: CursorResult[Any]) -> Rows:
     names = tuple(result.keys())
     return [dict(zip(names, row, strict=True)) for row in result.all()]
