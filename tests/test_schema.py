@@ -2,10 +2,12 @@
 
 import contextlib
 import copy
+import os
 import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -586,6 +588,35 @@ def start(project: Project, code: str = "") -> subprocess.Popen[bytes]:
         settings={"DATABASE_URL": project.url, "PYTHONPATH": str(ROOT)},
         output=project.folder / "starts.log",
     )
+
+
+@pytest.mark.sqlite
+def test_alembic_is_imported_only_if_something_differs(tmp_path: Path) -> None:
+    skip_if_extended()
+    file = tmp_path / "app.db"
+    code = "import sys, main; from database import create_database; create_database();"
+    code += "print('alembic' in sys.modules)"
+    settings = os.environ | {"DATABASE_URL": f"sqlite:///{file}"}
+
+    def is_imported() -> bool:
+        # A new Python: those of tests/programs.py have imported it in advance.
+        command = [sys.executable, "-c", code]
+        return subprocess.check_output(command, cwd=ROOT, env=settings) == b"True\n"
+
+    assert not is_imported(), "all is made anew"
+    assert not is_imported(), "all is as it was made"
+    for statement in (
+        "ALTER TABLE user ADD COLUMN other TEXT",
+        "CREATE INDEX ix_user_other ON user (other)",
+        "ALTER TABLE user DROP COLUMN other",
+        "DROP INDEX ix_user_name_id",
+    ):
+        with contextlib.closing(sqlite3.connect(file)) as other:
+            if "DROP COLUMN" in statement:
+                other.execute("DROP INDEX ix_user_other")
+            other.execute(statement)
+        differs = "DROP COLUMN" not in statement
+        assert is_imported() is differs, statement
 
 
 def test_ten_workers_that_start_together_add_a_field_once(project: Project) -> None:
