@@ -94,6 +94,23 @@ def test_a_file_that_is_opened_read_only_is_read_and_never_written(
     assert (tmp_path / "app.db").read_bytes() == before
 
 
+def test_a_server_that_only_reads_leaves_a_wal_to_its_writer(
+    serve: Serve, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    serve(url=url).stop()
+    reader = serve(url=f"{url}?mode=ro")
+    assert reader.client.get("/health").status_code == 200
+    (tmp_path / "app.db").rename(tmp_path / "old.db")
+    writer = serve(url=url)
+    bob = Person(writer.client, "bob")
+    assert reader.client.get("/health").status_code == 503
+    writer.stop(subprocess.Popen.kill)
+    again = serve(url=url)
+    answer = again.client.get("/api/users/me", headers=bob.headers)
+    assert answer.json() == bob.account
+
+
 @pytest.mark.parametrize("mode", ["rw", "ro"])
 def test_a_file_that_is_missing_is_made_only_if_it_may_be(
     tmp_path: Path, mode: str

@@ -81,8 +81,9 @@ def check() -> None:
     if not Opened.is_replaced:
         Opened.is_replaced = True
         log.error("%s was replaced or removed: start the server again", FILE)
-    with contextlib.suppress(OSError, sqlite3.Error):
-        save_wal(*files, *Opened.files)
+    if not READ_ONLY:
+        with contextlib.suppress(OSError, sqlite3.Error):
+            save_wal(*files, *Opened.files)
     raise DatabaseUnavailable(
         "The database file was replaced or removed. The server must be started again."
     )
