@@ -192,6 +192,8 @@ def open_database(_engine: Engine) -> None:
     except OSError as error:
         raise StartRefused(f"{CANNOT_OPEN}: {error}") from None
     Opened.files = None  # so that `connect` takes what is there
+    if Opened.connection is not None:  # of an earlier start in this process
+        Opened.connection.close()
     # Its companions, too: a copy that was put here may have brought them.
     for file in (FILE, WAL, SHM):
         # Somebody else's file, shared with us, stays as it is.
