@@ -194,6 +194,7 @@ def open_database(_engine: Engine) -> None:
     Opened.files = None  # so that `connect` takes what is there
     if Opened.connection is not None:  # of an earlier start in this process
         Opened.connection.close()
+        Opened.connection = None
     # Its companions, too: a copy that was put here may have brought them.
     for file in (FILE, WAL, SHM):
         # Somebody else's file, shared with us, stays as it is.
@@ -201,15 +202,17 @@ def open_database(_engine: Engine) -> None:
             if not READ_ONLY:
                 file.chmod(0o600)
     keep_trying(open_first, CANNOT_OPEN)
-    Opened.files = find_files()
+    if Opened.connection is not None:
+        Opened.files = find_files()
     Opened.is_replaced = False
 
 
 def open_first() -> str:
     """Open a file, and its -wal: whoever makes that of a new file must be alone."""
     try:
-        Opened.connection = connect()
-        Opened.connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        connection = connect()
+        connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        Opened.connection = connection
     except sqlite3.Error as error:  # any other is told by whoever opens it next
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             return f"{error}, by another start or another program"
