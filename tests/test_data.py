@@ -320,14 +320,20 @@ def test_a_file_that_is_not_there_is_not_made(serve: Serve, tmp_path: Path) -> N
     assert not nothing.exists()
 
 
+def serve_and_save(serve: Serve, folder: Path) -> tuple[Server, Person, Path]:
+    """Start a server in which somebody has signed up, and save its database."""
+    server = serve()
+    ann = Person(server.client, "ann")
+    file = folder / "saved.db"
+    assert data(server.database, "save", str(file)).returncode == 0
+    return server, ann, file
+
+
 @pytest.mark.sqlite
 def test_a_restore_that_is_killed_leaves_the_database_as_it_was(
     serve: Serve, tmp_path: Path
 ) -> None:
-    server = serve()
-    ann = Person(server.client, "ann")
-    file = tmp_path / "saved.db"
-    data(server.database, "save", str(file))
+    server, ann, file = serve_and_save(serve, tmp_path)
     with closing(sqlite3.connect(file)) as large:  # so that it takes a while
         large.execute("CREATE TABLE other (content BLOB)")
         for _ in range(8):
@@ -356,10 +362,7 @@ def test_a_restore_that_is_killed_leaves_the_database_as_it_was(
 def test_a_restore_does_not_wait_for_ever_for_another_program(
     serve: Serve, tmp_path: Path
 ) -> None:
-    server = serve()
-    ann = Person(server.client, "ann")
-    file = tmp_path / "saved.db"
-    data(server.database, "save", str(file))
+    server, ann, file = serve_and_save(serve, tmp_path)
     code = "from tools.data import backup; from pathlib import Path\n"
     code += "backup.START_SECONDS = 1\n"
     code += f"backup.restore(Path({str(file)!r}), agreed=True)"

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from sqlalchemy import event
-from sqlmodel import Session
+from sqlmodel import Session, col
 
 from core.data.sessions import engine
 from models import User
@@ -223,6 +223,22 @@ def test_a_page_is_found_in_an_index_and_needs_no_sorting(
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
         (step,) = [row[-1] for row in plan]
     assert step.startswith("SEARCH user USING")
+
+
+def test_a_long_search_asks_postgresql_for_each_letter_once() -> None:
+    pytest.importorskip(
+        "psycopg", reason="needs: pip install -r tests/requirements.txt"
+    )
+    from core.data.postgresql import in_lower_case
+
+    lower = in_lower_case(col(User.name), "\u00e4" * 320)
+    values = lower.compile().params.values()
+    assert sorted(value for value in values if isinstance(value, str)) == [
+        "",
+        "\u00c4",
+        "\u00e4",
+    ]
+    assert "CASE WHEN (length(" in str(lower), "a shorter text is not looked at"
 
 
 def test_a_search_knows_every_letter_whatever_the_locale(

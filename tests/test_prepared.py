@@ -45,7 +45,7 @@ async def compare(statement, **values):
     for number in range(4):
         found = await read(statement, **values)
         assert repr(found) == repr(expected), number  # of the same types, too
-    assert prepared.prepared[statement] is not None
+    assert prepared.known[statement] is not None
     compared.extend(expected)
 
 

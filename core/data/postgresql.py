@@ -12,7 +12,15 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import ColumnElement, Connection, Engine, ExceptionContext, event, func
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    ExceptionContext,
+    case,
+    event,
+    func,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import create_engine
 
@@ -266,4 +274,6 @@ def in_lower_case(column: Any, q: str) -> ColumnElement[str]:
         return found
     letters = [letter for letter in sorted(set(q)) if len(letter.upper()) == 1]
     capitals = [letter.upper() for letter in letters]
-    return func.translate(found, "".join(capitals), "".join(letters))
+    found = func.translate(found, "".join(capitals), "".join(letters))
+    # That takes long for many letters, and a text shorter than q cannot hold it.
+    return case((func.length(column) < len(q), ""), else_=found)

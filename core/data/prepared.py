@@ -73,7 +73,7 @@ def read_moment(text: str | None) -> datetime | None:
 # Statements that SQLAlchemy has run, as long as somebody keeps them. One that is built
 # for each request runs once, which costs less than to prepare it.
 once: WeakSet[Executable] = WeakSet()
-prepared: WeakKeyDictionary[Executable, Prepared | None] = WeakKeyDictionary()
+known: WeakKeyDictionary[Executable, Prepared | None] = WeakKeyDictionary()
 
 
 def find(statement: Executable, connection: Connection) -> Prepared | None:
@@ -84,15 +84,15 @@ def find(statement: Executable, connection: Connection) -> Prepared | None:
     engine = connection.engine
     if engine.dispatch.before_cursor_execute or engine.logger.isEnabledFor(INFO):
         return None
-    return prepared.get(statement)
+    return known.get(statement)
 
 
 def note(statement: Executable, names: list[str], connection: Connection) -> None:
     """Note that SQLAlchemy has run a statement; prepare it at the second time."""
     if statement not in once:
         once.add(statement)
-    elif statement not in prepared:
-        prepared[statement] = None
+    elif statement not in known:
+        known[statement] = None
         if isinstance(statement, Select) and len(set(names)) == len(names):
             with contextlib.suppress(ValueError):
-                prepared[statement] = Prepared(statement, names, connection)
+                known[statement] = Prepared(statement, names, connection)

@@ -57,7 +57,7 @@ def follow_models(connection: Connection) -> list[str]:
     new_tables = [name for name in SQLModel.metadata.tables if name not in old_tables]
     if SQLITE and are_as_modelled(connection):
         return new_tables
-    # Alembic is imported only where it is needed: that takes a tenth of a start.
+    # Alembic is imported only where it is needed: that takes a quarter of a start.
     from core.data.comparison import extend_tables
 
     return new_tables + extend_tables(connection)

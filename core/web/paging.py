@@ -23,7 +23,7 @@ from sqlalchemy import (
     inspect,
     tuple_,
 )
-from sqlmodel import SQLModel, and_, bindparam, func, or_, select
+from sqlmodel import SQLModel, bindparam, func, or_, select
 
 from core import refusals
 from core.data.audiences import MembersAsText
@@ -139,14 +139,11 @@ class Listing:
 
     def matches(self, q: str) -> ColumnElement[bool]:
         """Build the condition for a search; `%` and `_` stand for themselves."""
-        q = unicodedata.normalize("NFC", q)
+        q = unicodedata.normalize("NFC", q).lower()
         found = []
         for column in self.search:
-            # First what is cheap: a shorter text cannot hold q.
-            is_longer = func.length(column) >= len(q)
-            lower = database.in_lower_case(column, q.lower())
-            matches = lower.contains(q.lower(), autoescape=True)
-            found.append(and_(is_longer, matches))
+            lower = database.in_lower_case(column, q)
+            found.append(lower.contains(q, autoescape=True))
         return or_(*found)
 
     # ---- Order: rows that have no value in the sort field come last. ----

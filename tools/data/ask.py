@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+UNCHANGED = "Nothing was changed."
+
 
 def ask(question: str, agreed: bool) -> None:
     """Go on only if somebody agreed with --yes, or types yes now."""
@@ -11,7 +13,7 @@ def ask(question: str, agreed: bool) -> None:
         return
     print(f"{question} Type yes: ", end="", flush=True)
     if sys.stdin.readline().strip() != "yes":
-        raise SystemExit("Nothing was changed.")
+        raise SystemExit(UNCHANGED)
 
 
 def create_new(file: Path) -> None:

@@ -7,18 +7,17 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, inspect
+from sqlalchemy import URL, Engine, NullPool, inspect
 from sqlmodel import SQLModel, create_engine
 
 from core.data.sessions import database, open_all
 from core.data.tables import follow_models
 from core.settings import DATABASE
 from core.start import START_SECONDS
-from tools.data.ask import ask, create_new
+from tools.data.ask import UNCHANGED, ask, create_new
 from tools.data.tables import PLACE, open_database, print_rows
 
 MODELS = SQLModel.metadata.tables
-UNCHANGED = "Nothing was changed."
 # A trigger or a view would run somebody's SQL in every request.
 UNEXPECTED = (
     "SELECT type, name FROM sqlite_master"
@@ -82,7 +81,8 @@ def connect(file: Path) -> sqlite3.Connection:
 
 
 def make_engine(file: Path) -> Engine:
-    return create_engine(URL.create("sqlite", database=str(file.absolute())))
+    url = URL.create("sqlite", database=str(file.absolute()))
+    return create_engine(url, poolclass=NullPool)  # no connection stays open
 
 
 def open_file(file: Path) -> sqlite3.Connection:

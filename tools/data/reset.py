@@ -7,7 +7,7 @@ from sqlmodel import SQLModel
 from core.data.kinds import first_line
 from core.data.sessions import database, engine, reading_engine
 from core.settings import DATABASE, SQLITE
-from tools.data.ask import ask
+from tools.data.ask import UNCHANGED, ask
 from tools.data.tables import open_database, print_rows
 
 
@@ -26,7 +26,7 @@ def reset(*, agreed: bool) -> None:
             SQLModel.metadata.create_all(connection)
     except SQLAlchemyError as error:
         reason = first_line(error)
-        raise SystemExit(f"{DATABASE.name}: {reason}\nNothing was changed.") from None
+        raise SystemExit(f"{DATABASE.name}: {reason}\n{UNCHANGED}") from None
     print("The database is empty.")
 
 
